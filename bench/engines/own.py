@@ -1,0 +1,117 @@
+"""This project: the trainer of stages/train, with its own batches, passes and memory plan."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+
+from bench.runs import Run
+from bench.stopwatch import Stopwatch
+from bench.workloads import write_split
+from finetune import attention
+from finetune.model import add_lora, load_base, resolve
+from finetune.params import Params, load
+from finetune.tokens import TokenRows
+from stages.train import speed
+from stages.train.callbacks import Timing
+from stages.train.cost import Meter
+from stages.train.fitting import Budget, Fitting, plan_memory
+from stages.train.interruption import Interruption
+from stages.train.settings import processes, quieten, training_arguments
+from stages.train.steps import Plan, make_plan
+from stages.train.trainer import FlatTrainer
+
+PRESETS = {"law": "presets/law-mistral-7b.yaml", "food": "presets/food-mistral-24b.yaml"}
+MANY = 1_000_000  # steps: the stopwatch ends the run
+
+
+def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[str, Any]:
+    """Train until the stopwatch stops, and report."""
+    quieten()
+    params = make_params(run)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = TokenRows(write_split(Path(folder) / "train", run.data, 4000, words))
+        plan = make_plan(params, rows, processes())
+        arguments = training_arguments(params, resolve(params.compute), plan, Path(folder) / "out")
+        params, budget = plan_memory(params, model, plan, arguments.device)
+        trainer = make_trainer(run, params, model, rows, plan, arguments, budget)
+        stopwatch = Stopwatch(lambda: plan.seen(trainer.state.global_step)["tokens"], **watch)
+        trainer.add_callback(stopwatch)
+        trainer.train()
+    facts = {
+        "fit": [trainer.passes.fit.tokens, trainer.passes.fit.checkpointing],
+        "dequantized": params.quantization.dequantize,
+        "recorded": plan.recorded,
+        "estimated_gb": budget.estimated and round(budget.estimated / 1e9, 1),
+        "supervised_share": round(float(plan.supervised.sum() / plan.lengths.sum()), 4),
+    }
+    return stopwatch.report() | facts
+
+
+def make_params(run: Run) -> Params:
+    """The preset's params with the run's options."""
+    params, options = load(PRESETS[run.adapter]), run.options
+    train = {
+        "max_steps": MANY,
+        "num_train_epochs": None,
+        "per_device_train_batch_size": run.examples // processes(),
+        "gradient_accumulation_steps": 1,
+        "logging_steps": MANY,
+        "eval_steps": MANY,
+        "save_steps": MANY,
+        "memory": "fixed",
+        "micro_batch_tokens": 20480,
+        "optim": "adamw_torch_fused",
+        "compile": torch.cuda.is_available(),
+    }
+    known = ("compile", "kernels", "memory", "optim", "micro_batch_tokens")
+    train |= {key: options[key] for key in known if key in options}
+    return replace(
+        params,
+        compute=replace(params.compute, device="auto", dtype="auto"),
+        lora=replace(params.lora, dropout=options.get("dropout", 0.0)),
+        quantization=replace(params.quantization, dequantize=options.get("dequantize", True)),
+        train=replace(params.train, **train),
+    )
+
+
+def make_trainer(
+    run: Run,
+    params: Params,
+    model: Path,
+    rows: TokenRows,
+    plan: Plan,
+    arguments: Any,
+    budget: Budget,
+) -> FlatTrainer:
+    """The trainer as `stages.train.training` makes it, on weights that no manifest names."""
+    base = load_base(model, params.quantization, params.compute, weights=model)
+    plan.padded = not attention.settle(base)
+    speed.cut_last_layer(base, plan)
+    adapted = add_lora(base, params.lora, params.seed)
+    speed.compile_layers(adapted, params)
+    speed.record_passes(plan, params, budget, arguments.world_size)
+    for name in ("recorded", "reads_few"):
+        setattr(plan, name, getattr(plan, name) and run.options.get(name, True))
+    trainer = FlatTrainer(
+        model=adapted,
+        args=arguments,
+        eval_dataset=rows,
+        rows=rows,
+        validation=rows,
+        plan=plan,
+        store=SimpleNamespace(folder=Path(arguments.output_dir)),
+        base={"name": "random", "revision": None},
+        interruption=Interruption(),
+        meter=(meter := Meter(plan, arguments.device, {})),
+        ways=budget.options,
+    )
+    meter.start()
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Fitting(trainer, rows, rows))
+    trainer.add_callback(Timing(meter))
+    return trainer

@@ -1,0 +1,36 @@
+"""The measurement's rows in the form that the peers take."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bench.workloads import draw_rows
+
+TARGETS = {
+    "law": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    "food": ["q_proj", "k_proj", "v_proj"],
+}
+
+
+def adapter_targets(adapter: str) -> list[str]:
+    """The layers that the preset trains."""
+    return TARGETS[adapter]
+
+
+def as_rows(kind: str, count: int, words: int) -> list[dict[str, list[int]]]:
+    """input_ids and labels, -100 where nothing is supervised."""
+    rows = []
+    for ids, (start, end) in draw_rows(kind, count, words):
+        labels = [-100] * start + ids[start:end] + [-100] * (len(ids) - end)
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+class Counting:
+    """A collator that counts the real tokens that pass through it."""
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], Any]) -> None:
+        self._collator, self.tokens = collator, 0
+
+    def __call__(self, rows: list[dict[str, Any]]) -> Any:
+        self.tokens += sum(len(row["input_ids"]) for row in rows)
+        return self._collator(rows)

@@ -1,0 +1,77 @@
+"""What is measured: each run is one engine on one kind of data, in a process of its own."""
+
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measurement.
+
+    `examples` make an optimizer step; `options` are the engine's own. `adapter` is the LoRA of the
+    law preset (rank 16, every linear layer) or of the food preset (rank 32, query, key and value).
+    """
+
+    engine: str
+    data: str
+    examples: int
+    adapter: str = "law"
+    options: dict[str, object] = field(default_factory=dict)
+
+
+def _own(data: str, examples: int, adapter: str = "law", **options: object) -> Run:
+    return Run("own", data, examples, adapter, options)
+
+
+RUNS = {
+    # This project, as the law preset says.
+    "own-law-64": _own("law", 64),
+    "own-law-8": _own("law", 8),
+    "own-causal": _own("causal", 8),
+    "own-food": _own("causal", 32, adapter="food"),
+    # One thing left out, or put in, at a time.
+    "own-law-64-eager": _own("law", 64, compile=False),
+    "own-law-64-liger": _own("law", 64, compile=False, kernels="liger"),
+    "own-law-64-4bit": _own("law", 64, dequantize=False),
+    "own-law-8-4bit": _own("law", 8, dequantize=False),
+    "own-law-8-launched": _own("law", 8, recorded=False),
+    "own-law-8-paged8": _own("law", 8, optim="paged_adamw_8bit"),
+    "own-law-64-paged8": _own("law", 64, optim="paged_adamw_8bit"),
+    "own-law-64-dropout": _own("law", 64, dropout=0.05),
+    "own-law-64-whole-last-layer": _own("law", 64, reads_few=False),
+    # Fitted into the memory that is there.
+    "own-law-64-auto": _own("law", 64, memory="auto", dequantize=False),
+    "own-law-8-auto": _own("law", 8, memory="auto", dequantize=False),
+    "own-food-auto": _own("causal", 32, adapter="food", memory="auto", dequantize=False),
+    # The peers.
+    "recipe": Run("recipe", "law", 8, options={"batch": 2, "accumulation": 4}),
+    "trl-packed": Run("trl", "law", 8, options={"packing": True, "batch": 8, "length": 2048}),
+    "unsloth-packed": Run(
+        "unsloth", "law", 8, options={"packing": True, "batch": 8, "checkpointing": "unsloth"}
+    ),
+    "unsloth-packed-plain": Run(
+        "unsloth", "law", 8, options={"packing": True, "batch": 8, "checkpointing": False}
+    ),
+    "unsloth-padded-plain": Run(
+        "unsloth", "law", 32, options={"packing": False, "batch": 32, "checkpointing": False}
+    ),
+    "unsloth-padded": Run(
+        "unsloth", "law", 32, options={"packing": False, "batch": 32, "checkpointing": "unsloth"}
+    ),
+    "unsloth-packed-small": Run(
+        "unsloth", "law", 2, options={"packing": True, "batch": 2, "checkpointing": "unsloth"}
+    ),
+    "unsloth-causal": Run(
+        "unsloth", "causal", 8, options={"packing": False, "batch": 8, "checkpointing": "unsloth"}
+    ),
+    "unsloth-causal-plain": Run(
+        "unsloth", "causal", 8, options={"packing": False, "batch": 8, "checkpointing": False}
+    ),
+    "trl-causal": Run("trl", "causal", 8, options={"packing": False, "batch": 8, "length": 2048}),
+}
+
+
+def find_run(name: str) -> Run:
+    """The run of that name; ValueError lists the names."""
+    if name not in RUNS:
+        raise ValueError(f"there is no run {name}: {', '.join(RUNS)}")
+    return replace(RUNS[name])

@@ -1,0 +1,130 @@
+"""Forward and backward of a micro-batch as one launch: CUDA graphs, one for each shape.
+
+A pass over 2,000 tokens of a 7B model is some 4,000 kernels, and the processor needs longer to
+launch them than the GPU to run them. A recorded graph is launched at once. Its shapes are fixed, so
+micro-batches are filled up to a few sizes first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from finetune.batches import MicroBatch
+
+SMALLEST_STEP = 64  # tokens; the unit of a matrix product's tiles
+IGNORED = -100  # a target that costs nothing
+
+
+def round_up(count: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-count // step) * step
+
+
+def token_step(tokens: int) -> int:
+    """Sizes are multiples of this: about 1/64, so that few occur and little is added."""
+    return max(SMALLEST_STEP, 1 << max(0, tokens.bit_length() - 7))
+
+
+def fill_up(batch: MicroBatch, longest: int) -> MicroBatch:
+    """A flat `batch` filled up to a common shape with one more example, not supervised.
+
+    The added targets are ignored ones, predicted from the last added token; the added bounds are
+    those of empty examples. `longest` is the longest example of the run.
+    """
+    inputs = dict(batch.inputs)
+    if "cu_seq_lens_q" not in inputs:
+        return batch  # stacked: few shapes occur as it is
+    tokens, bounds = batch.tokens, inputs["cu_seq_lens_q"]
+    total = round_up(tokens + 1, token_step(tokens))
+    added = total - tokens
+    inputs["input_ids"] = _append(inputs["input_ids"], torch.zeros(1, added, dtype=torch.int64))
+    inputs["position_ids"] = _append(inputs["position_ids"], torch.arange(added)[None])
+    examples = round_up(len(bounds) + 1, 16)
+    rest = torch.full((examples - len(bounds),), total, dtype=torch.int32)
+    inputs["cu_seq_lens_q"] = inputs["cu_seq_lens_k"] = torch.cat([bounds, rest])
+    inputs["max_length_q"] = inputs["max_length_k"] = max(longest, added)
+    targets = round_up(len(batch.targets), token_step(len(batch.targets)))
+    missing = targets - len(batch.targets)
+    for name in ("logits_to_keep", "read_positions"):
+        if name in inputs:
+            inputs[name] = torch.cat([inputs[name], torch.full((missing,), total - 1)])
+    return replace(
+        batch,
+        inputs=inputs,
+        targets=torch.cat([batch.targets, torch.full((missing,), IGNORED)]),
+        rows=torch.zeros(targets, dtype=torch.int64),
+        columns=torch.arange(targets),
+    )
+
+
+def _append(row: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    return torch.cat([row, more], dim=1)
+
+
+class Graphs:
+    """Records `run` for each shape of micro-batch, and replays it.
+
+    `run` takes a micro-batch on the device and a scale, and adds to the gradients of `parameters`.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[MicroBatch, torch.Tensor], torch.Tensor],
+        parameters: Sequence[torch.nn.Parameter],
+        device: torch.device,
+    ) -> None:
+        self._run, self._parameters, self._device = run, list(parameters), device
+        self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._scale = torch.zeros((), device=device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, MicroBatch, torch.Tensor]] = {}
+
+    def begin_step(self) -> None:
+        """Set the gradients to zero, where the graphs add to them."""
+        torch._foreach_zero_(self._gradients)
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+
+    def __call__(self, batch: MicroBatch, scale: float) -> torch.Tensor:
+        """Forward and backward of `batch`, filled up; the loss times `scale`."""
+        self._scale.fill_(scale)
+        shape = _shape(batch)
+        if shape not in self._recorded:
+            self._recorded[shape] = self._record(batch)
+        graph, static, loss = self._recorded[shape]
+        _copy(batch, static)
+        graph.replay()
+        return loss.clone()
+
+    def _record(self, batch: MicroBatch) -> tuple[torch.cuda.CUDAGraph, MicroBatch, torch.Tensor]:
+        static = batch.to(self._device)
+        kept = [gradient.clone() for gradient in self._gradients]
+        self._warm_up(static)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            loss = self._run(static, self._scale)
+        torch._foreach_copy_(self._gradients, kept)
+        return graph, static, loss
+
+    def _warm_up(self, static: MicroBatch) -> None:
+        """Outside of a recording: compile, and initialise libraries."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            self._run(static, self._scale)
+        torch.cuda.current_stream().wait_stream(aside)
+
+
+def _shape(batch: MicroBatch) -> tuple:
+    return tuple(
+        tuple(value.shape) if torch.is_tensor(value) else value for value in batch.inputs.values()
+    ) + (len(batch.targets),)
+
+
+def _copy(batch: MicroBatch, static: MicroBatch) -> None:
+    """Put the values of `batch` where the graph reads them."""
+    for name, value in batch.inputs.items():
+        if torch.is_tensor(value):
+            static.inputs[name].copy_(value, non_blocking=True)
+    static.targets.copy_(batch.targets, non_blocking=True)

@@ -1,0 +1,153 @@
+"""A language-model head that returns losses instead of logits.
+
+The logits of 16,384 tokens over 131,072 words take 4 GB in bfloat16 and 17 GB with the float32
+copies that a plain cross-entropy makes. The head is frozen, so its weight needs no gradient, and
+the gradient of the hidden states is known as soon as a piece of the logits is: no more than
+one piece ever exists.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+# Logits that exist at a time: 512 MB in float32.
+PIECE = 2**27
+
+Picked = tuple[torch.Tensor, torch.Tensor]
+PieceLoss = Callable[[torch.Tensor, torch.Tensor, bool], tuple[torch.Tensor, torch.Tensor | None]]
+
+
+def install(model: PreTrainedModel) -> bool:
+    """Give `model` a LossHead where that computes the same; say whether it did.
+
+    Not where the head has a bias, is trained or is no plain linear layer, and not where the model
+    does something to the logits after the head (soft caps, scaling).
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, LossHead):
+        return True
+    if type(head) is not nn.Linear or head.bias is not None or head.weight.requires_grad:
+        return False
+    if not _returns_logits_of(model, head):
+        return False
+    model.set_output_embeddings(LossHead(head))
+    return True
+
+
+def _returns_logits_of(model: PreTrainedModel, head: nn.Linear) -> bool:
+    """Whether the model's logits are exactly what comes out of its head."""
+    seen: list[torch.Tensor] = []
+    handle = head.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            ids = torch.arange(4, device=head.weight.device)[None]
+            logits = model.eval()(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+        model.train(was_training)
+    return len(seen) == 1 and torch.equal(seen[0], logits)
+
+
+class LossHead(nn.Linear):
+    """A linear layer that, inside `asked_for`, returns the loss of each target.
+
+    Its only parameter is the weight of the layer that it replaces, under the same name.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__(head.in_features, head.out_features, bias=False, device="meta")
+        self.weight = head.weight
+        self._asked: tuple[torch.Tensor, Picked | None] | None = None
+        self._loss: PieceLoss = piece_nll
+
+    def compile(self) -> None:
+        """Turn the steps between the two products of a piece into one or two kernels."""
+        self._loss = torch.compile(piece_nll, dynamic=True)
+
+    @contextmanager
+    def asked_for(self, targets: torch.Tensor, picked: Picked | None = None) -> Iterator[None]:
+        """Within, the model's `logits` are the losses of `targets`, float32 [targets].
+
+        `picked` are the rows and columns of the hidden states that predict the targets; without
+        it the hidden states are one row, as long as `targets`.
+        """
+        self._asked = targets, picked
+        try:
+            yield
+        finally:
+            self._asked = None
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [rows, positions, words], or the losses that were asked for."""
+        if self._asked is None:
+            return super().forward(hidden)
+        targets, picked = self._asked
+        chosen = hidden[0] if picked is None else hidden[picked]
+        return linear_nll(chosen, self.weight, targets, self._loss)
+
+
+def piece_nll(
+    logits: torch.Tensor, targets: torch.Tensor, wanted: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Losses [rows] of one piece and, where wanted, their gradient by the logits [rows, words]."""
+    counted = targets >= 0
+    at = targets.clamp(min=0)[:, None]
+    exact = logits.float()
+    log_sum = exact.logsumexp(-1, keepdim=True)
+    losses = (log_sum - exact.gather(1, at))[:, 0] * counted
+    if not wanted:
+        return losses, None
+    words = torch.arange(logits.shape[1], device=logits.device)
+    change = ((exact - log_sum).exp() - (words == at).float()) * counted[:, None]
+    return losses, change.to(logits.dtype)
+
+
+def linear_nll(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    piece_loss: PieceLoss = piece_nll,
+) -> torch.Tensor:
+    """-log softmax(hidden @ weight.T)[target] of each row, in nats, float32 [rows].
+
+    hidden [rows, size], weight [words, size] (gets no gradient), targets int64 [rows]. A target
+    below 0 costs nothing.
+    """
+    return _LinearNll.apply(hidden.to(weight.dtype), weight, targets, piece_loss)
+
+
+class _LinearNll(torch.autograd.Function):
+    """The gradient of the hidden states is made together with the losses, and only scaled later."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        piece_loss: PieceLoss,
+    ) -> torch.Tensor:
+        wanted = ctx.needs_input_grad[0]
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if wanted else None
+        step = max(1, PIECE // len(weight))
+        for start in range(0, len(hidden), step):
+            piece = slice(start, start + step)
+            logits = hidden[piece] @ weight.T
+            losses[piece], change = piece_loss(logits, targets[piece], wanted)
+            if wanted:
+                torch.mm(change, weight, out=gradient[piece])
+        ctx.gradient = gradient
+        return losses
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, outer: torch.Tensor
+    ) -> tuple[torch.Tensor | None, None, None, None]:
+        if ctx.gradient is None:
+            return None, None, None, None
+        return ctx.gradient * outer[:, None].to(ctx.gradient.dtype), None, None, None

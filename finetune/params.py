@@ -1,0 +1,476 @@
+"""The schema of params.yaml. No defaults live here: params.yaml holds every value.
+
+`load(path)` reads a file and returns one frozen `Params`, or raises one `ValueError` that lists
+everything wrong with it.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+section = dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Split = Literal["all", "train", "validation", "test"]
+Personal = Literal["keep", "mask", "drop"]
+
+
+@section
+class Launch:
+    """How `train` is started: the command, and the configuration file that it names."""
+
+    command: Text
+    config: Text
+
+
+@section
+class Model:
+    """The base model, pinned by content."""
+
+    source: Literal["pypi", "hub", "folder"]
+    name: Text
+    revision: str | None
+    file: str | None
+    sha256: Sha256 | None
+    folder: Text
+    license: Text
+
+
+@section
+class Files:
+    """Files on this machine: one file, or the files under a folder by split and pattern."""
+
+    path: Text
+    files: dict[Split, Text]
+    license: Text
+    evidence: Text
+
+
+@section
+class Urls:
+    """Remote files, read through fsspec: split -> address, and split -> sha256."""
+
+    files: dict[Split, Text]
+    sha256: dict[Split, Sha256]
+    license: Text
+    evidence: Text
+
+
+@section
+class Hub:
+    """A Hugging Face dataset at a pinned commit: split -> file pattern in the repository."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Commit
+    files: dict[Split, Text]
+    columns: list[str]
+    filter: dict[str, str]
+    max_rows: Positive | None
+    license: Text
+    evidence: Text
+
+
+@section
+class Web:
+    """A polite crawl. `declared_license` is for sites whose pages carry none.
+
+    A page that was fetched within `revisit_days` is not asked for again.
+    """
+
+    start_urls: list[Text]
+    sitemaps: list[Text]
+    allowed_paths: list[Text]
+    max_depth: Count
+    max_pages: Positive
+    max_page_bytes: Positive
+    delay: NonNegative
+    timeout: Annotated[float, Field(gt=0)]
+    revisit_days: NonNegative
+    contact: Text
+    allowed_licenses: list[Text]
+    declared_license: str | None
+    evidence: str | None
+
+
+@section
+class Data:
+    """The sources, by kind. Names are unique over all kinds."""
+
+    files: dict[Name, Files]
+    urls: dict[Name, Urls]
+    hub: dict[Name, Hub]
+    web: dict[Name, Web]
+
+    def names(self) -> list[str]:
+        """All source names, sorted."""
+        return sorted([*self.files, *self.urls, *self.hub, *self.web])
+
+
+@section
+class Prompt:
+    """The words around a question. Base and tuned model get the same."""
+
+    template: Literal["chat", "plain"]
+    system: str | None
+    instruction: str
+
+
+@section
+class Preprocess:
+    """From rows to tokens."""
+
+    mode: Literal["completion", "causal", "chat"]
+    max_length: Annotated[int, Field(ge=8)]
+    min_characters: Count
+    max_characters: Positive
+    max_truncated_share: Share
+    validation_share: Share
+    test_share: Share
+    near_duplicates: bool
+    duplicate_similarity: Annotated[float, Field(gt=0, le=1)]
+    max_leak_share: Share
+    leak_files: list[Text]
+    emails: Personal
+    phones: Personal
+    phone_regions: list[Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]]
+    cards: Personal
+    keys: Personal
+    mixture_unit: Literal["tokens", "documents"]
+    mixture_total: Positive | None
+    mixture_repeat: bool
+    selectors: dict[Name, dict[str, Text]]
+
+
+@section
+class Quantization:
+    """How the frozen base weights are stored (QLoRA, arXiv:2305.14314).
+
+    `dequantize` unpacks the 4-bit weights once, after loading, instead of at every use: the same
+    numbers in less time, in the memory of the unquantised model.
+    """
+
+    type: Literal["nf4", "fp4"]
+    double_quantization: bool
+    storage: Literal["uint8", "float32", "bfloat16"]
+    dequantize: bool
+
+
+@section
+class Compute:
+    """Where and in which precision the model runs."""
+
+    device: Literal["cpu", "cuda", "auto"]
+    dtype: Literal["float32", "bfloat16", "auto"]
+    num_threads: Positive | None
+
+
+@section
+class Lora:
+    """The adapter (arXiv:2106.09685), by peft's names."""
+
+    r: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    target_modules: Literal["all-linear"] | list[Text]
+    bias: Literal["none", "all", "lora_only"]
+    use_rslora: bool
+
+
+@section
+class Train:
+    """The optimisation, by Trainer's names, and how it fits into memory."""
+
+    max_steps: Positive | None
+    num_train_epochs: Annotated[float, Field(gt=0)] | None
+    per_device_train_batch_size: Positive
+    gradient_accumulation_steps: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    lr_scheduler_type: Text
+    warmup_steps: Count
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative
+    optim: Text
+    logging_steps: Positive
+    eval_steps: Positive
+    save_steps: Positive
+    save_total_limit: Positive
+    early_stopping_patience: Positive | None
+    memory: Literal["fixed", "auto"]
+    micro_batch_tokens: Positive
+    gradient_checkpointing: bool
+    compile: bool
+    kernels: Literal["torch", "liger"]
+    resume_from: str | None
+    init_adapter: str | None
+    report_to: list[Literal["tensorboard", "wandb"]]
+
+
+@section
+class Evaluate:
+    """What is scored, and how."""
+
+    checkpoint: Annotated[str, StringConstraints(pattern=r"^(best|last|step-[1-9]\d*)$")]
+    max_rows: Positive | None
+    max_new_tokens: Positive
+    micro_batch_tokens: Positive
+    bootstrap_samples: Positive
+
+
+@section
+class Params:
+    """All of params.yaml."""
+
+    name: Name
+    seed: Count
+    launch: Launch
+    model: Model
+    data: Data
+    documents: dict[Name, dict[str, Text]]
+    prompt: Prompt
+    preprocess: Preprocess
+    mixture: dict[Name, NonNegative]
+    quantization: Quantization
+    compute: Compute
+    lora: Lora
+    train: Train
+    evaluate: Evaluate
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a params file.
+
+    YAML 1.2 (ruamel), as DVC reads it: `1e-05`, which `dvc exp run -S` writes, is a float.
+    Raises ValueError with every unknown, missing, ill-typed or contradictory key at once.
+    """
+    try:
+        values = YAML(typ="safe").load(Path(path))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; run from the root of the repository") from None
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    try:
+        # Strict mode takes a mapping for a dataclass from JSON only.
+        params = TypeAdapter(Params).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        problems = [_describe(each, values) for each in error.errors()]
+    else:
+        problems = contradictions(params)
+    if problems:
+        raise ValueError(f"{path} has {len(problems)} problem(s):\n" + "\n".join(problems))
+    return params
+
+
+def contradictions(params: Params) -> list[str]:
+    """What is wrong with values that are each valid alone; one line each."""
+    return [
+        f"  {message}"
+        for check in (_model, _sources, _documents, _mixture, _preprocess, _steps, _memory, _launch)
+        for message in check(params)
+    ]
+
+
+def _describe(error: dict[str, Any], values: Any) -> str:
+    """One pydantic error as `key is value: what is allowed`."""
+    parts = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "list["))]
+    key = ".".join(parts) or "the file"
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"  {key} is not a key here{_suggestion(parts, values)}"
+    if error["type"] in ("missing", "missing_argument"):
+        return (
+            f"  {key} is missing; write `{parts[-1]}:` with nothing behind it where it may be null"
+        )
+    return f"  {key} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _suggestion(parts: list[str], values: Any) -> str:
+    """`; did you mean r?` where a known key of that section is close."""
+    fields = {name for kind in _sections() for name in kind.__dataclass_fields__}
+    present = values if len(parts) == 1 else {}
+    close = difflib.get_close_matches(parts[-1], fields - set(present), n=1)
+    return f"; did you mean {close[0]}?" if close else "; remove it"
+
+
+def _sections() -> list[type]:
+    """Every dataclass of the schema."""
+    return [each for each in globals().values() if hasattr(each, "__dataclass_fields__")]
+
+
+def _model(params: Params) -> list[str]:
+    model, found = params.model, []
+    if model.source == "hub" and not _is_commit(model.revision):
+        found.append(
+            f"model.revision is {model.revision!r}: a hub model needs a 40-digit commit, "
+            "because a branch or tag can move"
+        )
+    if model.source == "pypi" and not (model.revision and model.file and model.sha256):
+        found.append(
+            "model.source is pypi: model.revision, model.file and model.sha256 must be set"
+        )
+    return found
+
+
+def _is_commit(revision: str | None) -> bool:
+    return bool(revision) and len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
+def _sources(params: Params) -> list[str]:
+    data, found = params.data, []
+    kinds = (data.files, data.urls, data.hub, data.web)
+    names = [name for kind in kinds for name in kind]
+    if not names:
+        found.append("data has no source: give at least one under files, urls, hub or web")
+    found += [
+        f"data names {name} twice" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    for name, urls in data.urls.items():
+        if urls.files.keys() != urls.sha256.keys():
+            found.append(
+                f"data.urls.{name}.sha256 must have one hash for each of files: "
+                f"{', '.join(urls.files)}"
+            )
+    for kind, sources in (("files", data.files), ("urls", data.urls), ("hub", data.hub)):
+        for name, source in sources.items():
+            if "all" in source.files and len(source.files) > 1:
+                found.append(
+                    f"data.{kind}.{name}.files has `all` beside other splits: "
+                    "either the source has splits of its own or it has none"
+                )
+            if kind != "files" and not source.files:
+                found.append(f"data.{kind}.{name}.files is empty: name at least one")
+    for name, web in data.web.items():
+        if web.declared_license and not web.evidence:
+            found.append(
+                f"data.web.{name}.declared_license is {web.declared_license!r} without "
+                "evidence: give the address of the page that says so"
+            )
+    return found
+
+
+_COLUMNS = {"completion": {"prompt", "answer"}, "causal": {"text"}, "chat": {"messages"}}
+
+
+def _documents(params: Params) -> list[str]:
+    found, wanted = [], _COLUMNS[params.preprocess.mode]
+    for name in sorted(set(params.data.names()) ^ set(params.documents)):
+        side = "data" if name in params.documents else "documents"
+        found.append(f"{name} is missing in {side}: every source needs an entry in both")
+    for name, document in params.documents.items():
+        if set(document) != wanted:
+            found.append(
+                f"documents.{name} has {', '.join(sorted(document)) or 'no key'}: "
+                f"preprocess.mode {params.preprocess.mode} wants {', '.join(sorted(wanted))}"
+            )
+    found += [
+        f"preprocess.selectors.{name}: there is no source of that name"
+        for name in params.preprocess.selectors
+        if name not in params.data.names()
+    ]
+    return found
+
+
+def _mixture(params: Params) -> list[str]:
+    found = []
+    if set(params.mixture) != set(params.data.names()):
+        found.append(
+            f"mixture has {', '.join(sorted(params.mixture)) or 'nothing'}: it needs a share "
+            f"for each source: {', '.join(params.data.names())}"
+        )
+    elif sum(params.mixture.values()) <= 0:
+        found.append("mixture: at least one share must be above 0")
+    return found
+
+
+def _preprocess(params: Params) -> list[str]:
+    each, found = params.preprocess, []
+    if each.validation_share + each.test_share >= 1:
+        found.append(
+            f"preprocess.validation_share {each.validation_share} + test_share "
+            f"{each.test_share} leave nothing to train on"
+        )
+    if each.min_characters > each.max_characters:
+        found.append(
+            f"preprocess.min_characters {each.min_characters} is above max_characters "
+            f"{each.max_characters}"
+        )
+    return found
+
+
+def _steps(params: Params) -> list[str]:
+    train, found = params.train, []
+    if (train.max_steps is None) == (train.num_train_epochs is None):
+        found.append(
+            "train.max_steps and train.num_train_epochs: set exactly one, leave the other empty"
+        )
+    if train.max_steps is not None and train.warmup_steps >= train.max_steps:
+        found.append(
+            f"train.warmup_steps is {train.warmup_steps}, not below max_steps {train.max_steps}: "
+            "the learning rate would never be reached"
+        )
+    if train.max_steps is not None and train.eval_steps > train.max_steps:
+        found.append(
+            f"train.eval_steps is {train.eval_steps}, above max_steps {train.max_steps}: "
+            "the run would never be evaluated"
+        )
+    if train.save_steps % train.eval_steps and train.eval_steps % train.save_steps:
+        found.append(
+            f"train.save_steps {train.save_steps} and eval_steps {train.eval_steps}: one must "
+            "be a multiple of the other, so that the best evaluation has a checkpoint"
+        )
+    if train.resume_from and train.init_adapter:
+        found.append("train.resume_from and train.init_adapter: set at most one")
+    return found
+
+
+def _memory(params: Params) -> list[str]:
+    train, found = params.train, []
+    for name, budget in (
+        ("train", train.micro_batch_tokens),
+        ("evaluate", params.evaluate.micro_batch_tokens),
+    ):
+        if budget < params.preprocess.max_length:
+            found.append(
+                f"{name}.micro_batch_tokens is {budget}, below preprocess.max_length "
+                f"{params.preprocess.max_length}: the longest example would not fit"
+            )
+    if params.compute.device == "cpu" and (train.kernels == "liger" or train.compile):
+        found.append("compute.device is cpu: train.kernels must be torch and train.compile false")
+    return found
+
+
+def _launch(params: Params) -> list[str]:
+    launch, found = params.launch, []
+    words = launch.command.split()
+    if "--config_file" in words and launch.config not in words:
+        found.append(
+            f"launch.config is {launch.config}, but launch.command names another file: "
+            f"{launch.command}"
+        )
+    if "fsdp" in Path(launch.config).stem:
+        if params.train.optim.startswith("paged") or "8bit" in params.train.optim:
+            found.append(
+                f"train.optim is {params.train.optim}: under FSDP it fails at the first "
+                "checkpoint; use adamw_torch_fused"
+            )
+        if params.quantization.storage != params.compute.dtype:
+            found.append(
+                f"quantization.storage is {params.quantization.storage}: under FSDP it must "
+                f"equal compute.dtype {params.compute.dtype}"
+            )
+        if params.quantization.dequantize:
+            found.append(
+                "quantization.dequantize is true: FSDP shards the 4-bit weights; set it false"
+            )
+    return found

@@ -1,0 +1,110 @@
+"""How a crawl behaves: robots.txt obeyed to the letter, its delay kept, patience with errors."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.downloadermiddlewares.retry import RetryMiddleware
+from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
+from scrapy.exceptions import IgnoreRequest
+from scrapy.extensions.throttle import AutoThrottle
+from scrapy.http import Response
+
+AGENT = "finetune-crawler"  # the name that robots.txt knows us by
+FIRST_WAIT_S, MAX_WAIT_S = 1.0, 300.0
+
+
+class Refused(IgnoreRequest):
+    """A request that is not made, with the reason that the manifest counts it under."""
+
+
+class ObeyRobots(RobotsTxtMiddleware):
+    """Scrapy's middleware, as strict as RFC 9309: where robots.txt cannot be had, nothing may.
+
+    Scrapy itself takes a server error, or no answer, for permission. 404 is permission.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self.verdicts: dict[str, str] = {}
+
+    async def robot_parser(self, request: Request) -> Any:
+        """The rules of the host. Of several requests that wait for them, Scrapy 2.19 gives them
+        to the first and None, which is permission, to all others; so they are looked up again."""
+        await super().robot_parser(request)
+        return self._parsers[urlsplit(request.url).netloc]
+
+    def process_request_2(self, rp: Any, request: Request) -> None:
+        host = urlsplit(request.url).netloc
+        if rp is None or self.verdicts.get(host, "").startswith("unreachable"):
+            raise Refused("robots.txt cannot be read")
+        if not rp.allowed(request.url, AGENT):
+            raise Refused("disallowed by robots.txt")
+        request.meta["robots"] = self.verdicts[host]
+
+    async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
+        status = response.status
+        if status >= 500 or status == 429:
+            self.verdicts[netloc] = f"unreachable: {status}"
+        elif status == 200:
+            self.verdicts[netloc] = "allowed"
+        else:
+            self.verdicts[netloc] = f"allowed: no robots.txt ({status})"
+            response = response.replace(body=b"")  # an error page holds no rules
+        await super()._parse_robots(response, netloc, request)
+
+
+class KeepDelay(AutoThrottle):
+    """Scrapy's throttle, which never goes below a host's Crawl-delay."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self.crawl_delays_s: dict[str, float] = {}
+        crawler.signals.connect(self._robots_parsed, signal=signals.robots_parsed)
+
+    def _robots_parsed(self, robotparser: Any, request: Request) -> None:
+        delay = robotparser.crawl_delay(AGENT)
+        if delay is None:
+            return
+        downloader = self.crawler.engine.downloader
+        host = downloader.get_slot_key(request)
+        self.crawl_delays_s[host] = delay
+        # for the slot that Scrapy makes anew when a host was idle for a minute
+        downloader.per_slot_settings[host] = {"delay": max(delay, self._min_delay())}
+        if host in downloader.slots:
+            downloader.slots[host].delay = max(delay, downloader.slots[host].delay)
+
+    def _adjust_delay(self, slot: Any, latency: float, response: Response) -> None:
+        super()._adjust_delay(slot, latency, response)
+        slots = self.crawler.engine.downloader.slots
+        host = next(key for key, each in slots.items() if each is slot)
+        slot.delay = max(slot.delay, self.crawl_delays_s.get(host, 0.0))
+
+    def _response_downloaded(self, response: Response, request: Request, spider: Any) -> None:
+        """Leave a host alone that is busy, before the next request to it is made."""
+        super()._response_downloaded(response, request, spider)
+        if response.status in self.crawler.settings.getlist("RETRY_HTTP_CODES"):
+            asked = response.headers.get(b"Retry-After", b"").decode("latin-1")
+            leave_alone(self.crawler, request, float(asked) if asked.isdigit() else None)
+
+
+class RetryWithPatience(RetryMiddleware):
+    """Scrapy's retries; after a broken connection too the host is left alone for a while."""
+
+    def process_exception(self, request: Request, exception: Exception) -> Request | None:
+        again = super().process_exception(request, exception)
+        if again is not None:
+            leave_alone(self.crawler, request, None)
+        return again
+
+
+def leave_alone(crawler: Crawler, request: Request, asked_s: float | None) -> None:
+    """Wait as long as the host asks for, or 1, 2, 4 ... s, before anything else is asked of it.
+
+    The wait becomes the host's delay, which the throttle takes back as it answers well again.
+    """
+    wait_s = FIRST_WAIT_S * 2 ** request.meta.get("retry_times", 0) if asked_s is None else asked_s
+    slot = crawler.engine.downloader.slots.get(request.meta.get("download_slot"))
+    if slot is not None:
+        slot.delay = max(slot.delay, min(wait_s, MAX_WAIT_S))

@@ -1,0 +1,101 @@
+"""From a captured page to the columns that a document's template can name.
+
+They are `url`, `title` and `text`, and those of `preprocess.selectors`. What the page says by
+schema.org comes first, then what the selectors find, then the main content.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import soupsieve
+from bs4 import BeautifulSoup
+from w3lib.encoding import html_to_unicode
+from warcio.archiveiterator import ArchiveIterator
+from warcio.exceptions import ArchiveLoadFailed
+
+from stages.preprocess.content import element_text, main_text, main_title
+from stages.preprocess.documents import Rejected
+from stages.preprocess.structured import find_thing, thing_text, thing_title
+
+CAPTURE = "capture.warc.gz"
+MAX_PAGE_BYTES = 8_000_000
+MAX_TAGS = 60_000  # a parsed tag takes about 1 kB
+MAX_DEPTH = 120  # pages that people read stay below 60
+_HTML = re.compile(r"(?i)\s*(text/html|application/xhtml\+xml)\s*(;|$)")
+
+
+def check_selectors(selectors: dict[str, dict[str, str]]) -> None:
+    """Raise ValueError for a selector that is no CSS."""
+    for source, fields in selectors.items():
+        for field, selector in fields.items():
+            try:
+                soupsieve.compile(selector)
+            except soupsieve.SelectorSyntaxError as error:
+                key = f"preprocess.selectors.{source}.{field}"
+                problem = str(error).splitlines()[0]
+                raise ValueError(f"{key} is {selector!r}, which is no CSS: {problem}") from None
+
+
+def is_captured(row: dict[str, Any], folder: Path) -> bool:
+    """Whether a row stands for a page in the capture of its source's folder."""
+    return isinstance(row.get("warc_offset"), int) and (folder / CAPTURE).exists()
+
+
+def extract_row(row: dict[str, Any], folder: Path, selectors: dict[str, str]) -> dict[str, Any]:
+    """The columns of the page that a row stands for. Raises Rejected."""
+    content_type, body = read_capture(folder / CAPTURE, row["warc_offset"])
+    if not _HTML.match(content_type or str(row.get("content_type") or "text/html")):
+        raise Rejected("page_is_no_html")
+    return {**row, **extract(html_to_unicode(content_type or None, body)[1], selectors)}
+
+
+def extract(page: str, selectors: dict[str, str]) -> dict[str, str]:
+    """title, text and the selected fields of a page's HTML. Raises Rejected."""
+    if page.count("<") > 2 * MAX_TAGS:
+        raise Rejected("page_too_large")
+    soup = BeautifulSoup(page, "lxml")
+    if _depth(soup) > MAX_DEPTH:
+        raise Rejected("page_too_deep")
+    return _columns(soup, selectors)
+
+
+def read_capture(path: Path, offset: int) -> tuple[str, bytes]:
+    """Content-Type and body of the response at an offset. Raises Rejected, or ValueError where
+    there is no record at that place: then the capture is not the one that the rows belong to."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            record = next(iter(ArchiveIterator(file)))
+            body = record.content_stream().read(MAX_PAGE_BYTES + 1)
+            headers = record.http_headers
+    except (ArchiveLoadFailed, StopIteration, EOFError) as error:
+        raise ValueError(f"{path} has no record at {offset} ({error}); fetch it again") from None
+    if len(body) > MAX_PAGE_BYTES:
+        raise Rejected("page_too_large")
+    return (headers.get_header("Content-Type") or "") if headers else "", body
+
+
+def _depth(soup: BeautifulSoup) -> int:
+    """How deep the deepest tag is."""
+    depths = {id(soup): 0}
+    for tag in soup.find_all(True):
+        depths[id(tag)] = depths[id(tag.parent)] + 1
+    return max(depths.values())
+
+
+def _columns(soup: BeautifulSoup, selectors: dict[str, str]) -> dict[str, str]:
+    title = main_title(soup)
+    selected = {
+        field: "\n\n".join(filter(None, map(element_text, soup.select(selector))))
+        for field, selector in selectors.items()
+    }
+    if thing := find_thing(soup):
+        columns = {"title": thing_title(thing) or title, "text": thing_text(thing)}
+        if columns["text"]:
+            return {**selected, **columns}
+    if any(selected.values()):
+        joined = "\n\n".join(text for field, text in selected.items() if text and field != "title")
+        return {"title": title, "text": joined, **selected}
+    text = main_text(soup)
+    return {**selected, "title": title, "text": text.removeprefix(f"# {title}\n\n")}

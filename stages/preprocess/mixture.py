@@ -1,0 +1,109 @@
+"""How much of each source goes into training: exact shares, and an order that keeps them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finetune.params import Params
+
+
+@dataclass(frozen=True)
+class Share:
+    """One source in the mixture, in its unit: `uses` is how often each row is, on average."""
+
+    target: float
+    achieved: float
+    available: float
+    used: float
+    uses: float
+
+
+def choose(
+    params: Params, sources: np.ndarray, keys: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, dict[str, Share]]:
+    """The training rows of the mixture, and what share each source got.
+
+    Row n is of source `sources[n]` (its place in the sorted names), weighs `weights[n]` (tokens, or
+    its part of a document); rows are taken by `keys`, so that adding rows replaces few. Each source
+    is within half a row of its target. Returned are row numbers in the order of the rows; a
+    repeated row occurs as often as it is repeated.
+    Raises ValueError where a source is too small.
+    """
+    names, target = params.data.names(), _targets(params)
+    of = [_ordered(np.flatnonzero(sources == n), keys) for n in range(len(names))]
+    available = np.array([weights[rows].sum() for rows in of])
+    total = _total(params, names, target, available)
+    chosen = [
+        _take(rows, weights[rows], share * total) for rows, share in zip(of, target, strict=True)
+    ]
+    used = np.array([weights[rows].sum() for rows in chosen])
+    shares = {
+        name: Share(
+            target=float(target[n]),
+            achieved=float(used[n] / max(used.sum(), 1)),
+            available=float(available[n]),
+            used=float(used[n]),
+            uses=float(used[n] / available[n]) if available[n] else 0.0,
+        )
+        for n, name in enumerate(names)
+    }
+    return np.sort(np.concatenate(chosen)), shares
+
+
+def interleave(
+    params: Params, sources: np.ndarray, keys: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """All rows in an order of which any beginning holds the mixture's shares, as long as each
+    source lasts; rows of sources without a share come last."""
+    place = np.empty(len(sources))
+    for n, share in enumerate(_targets(params)):
+        rows = _ordered(np.flatnonzero(sources == n), keys)
+        middle = np.cumsum(weights[rows]) - weights[rows] / 2
+        place[rows] = middle / share if share else np.inf
+    return np.lexsort((keys, place))
+
+
+def _targets(params: Params) -> np.ndarray:
+    shares = np.array([params.mixture[name] for name in params.data.names()], dtype=float)
+    return shares / shares.sum()
+
+
+def _ordered(rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    return rows[np.argsort(keys[rows], kind="stable")]
+
+
+def _total(
+    params: Params, names: Sequence[str], target: np.ndarray, available: np.ndarray
+) -> float:
+    """How much the whole mixture weighs."""
+    settings, wanted = params.preprocess, target > 0
+    empty = [name for n, name in enumerate(names) if wanted[n] and not available[n]]
+    if empty:
+        raise ValueError(
+            f"mixture.{empty[0]} is {params.mixture[empty[0]]}, but no training document of "
+            f"{empty[0]} is left; set its share to 0, or mend the source"
+        )
+    if not settings.mixture_total:
+        possible = available[wanted] / target[wanted]
+        return float(possible.max() if settings.mixture_repeat else possible.min())
+    for n, name in enumerate(names):
+        needed = target[n] * settings.mixture_total
+        if needed > available[n] and not settings.mixture_repeat:
+            raise ValueError(
+                f"mixture.{name} needs {needed:,.0f} {settings.mixture_unit} of the "
+                f"preprocess.mixture_total {settings.mixture_total:,}, but {name} has "
+                f"{available[n]:,.0f}: lower mixture_total or its share, or set mixture_repeat"
+            )
+    return float(settings.mixture_total)
+
+
+def _take(rows: np.ndarray, weights: np.ndarray, target: float) -> np.ndarray:
+    """Rows from the first on, all of them again where need be, until the sum is nearest."""
+    whole = weights.sum()
+    if not len(rows) or not target:
+        return rows[:0]
+    times = int(target / whole * (1 + 1e-12))
+    middle = np.cumsum(weights) - weights / 2
+    rest = rows[: np.searchsorted(middle, target - times * whole, side="right")]
+    return np.concatenate([np.tile(rows, times), rest])

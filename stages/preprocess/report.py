@@ -1,0 +1,203 @@
+"""What became of the data: numbers for `dvc metrics`, tables for plots, and every reject."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finetune.params import Params
+from finetune.records import SPLITS
+from stages.preprocess.collect import read_part
+from stages.preprocess.duplicates import REASONS
+from stages.preprocess.examples import Examples
+from stages.preprocess.mixture import Share
+from stages.preprocess.page import write_page
+from stages.preprocess.parts import Parts
+from stages.preprocess.splits import TRAIN
+from stages.preprocess.tokenise import read_examples
+
+ORIGINS = pa.schema(
+    [(name, pa.string()) for name in ("id", "source", "split", "origin", "license")]
+)
+BINS = 24  # of the histogram of lengths
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A document that is in no split, and why; `of` is the origin of the one that it resembles."""
+
+    source: str
+    origin: str
+    reason: str
+    of: str = ""
+
+
+def write_report(
+    folder: Path,
+    params: Params,
+    base: Path,
+    parts: Parts,
+    verdicts: np.ndarray,
+    examples: Examples,
+    chosen: Mapping[str, np.ndarray],
+    shares: Mapping[str, Share],
+) -> dict[str, dict[str, int]]:
+    """Write the report's folder; return how many documents were left out by source and reason."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    rows = np.concatenate(list(chosen.values()))
+    dropped = write_rejects(partial / "rejects.jsonl", parts, verdicts, examples, rows)
+    write_origins(partial / "documents.parquet", parts, examples, chosen)
+    write_tables(partial, examples, chosen, shares)
+    write_page(partial / "examples.html", params, base, examples, chosen)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return dropped
+
+
+def explain_empty(params: Params, parts: Parts, verdicts: np.ndarray, examples: Examples) -> None:
+    """Raise ValueError where a source of the mixture has no training example, and say why."""
+    names, found = params.data.names(), examples.source[examples.split == TRAIN]
+    for number in np.setdiff1d(np.arange(len(names)), found):
+        name = names[number]
+        if not params.mixture[name]:
+            continue
+        everything = np.arange(len(examples))
+        each = _rejects(parts, verdicts, examples, everything)
+        reasons = Counter(reject.reason for reject in each if reject.source == name)
+        told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        raise ValueError(
+            f"mixture.{name} is {params.mixture[name]}, but no training document of {name} is left "
+            f"({told or 'it has no row'})"
+        )
+
+
+def write_rejects(
+    path: Path, parts: Parts, verdicts: np.ndarray, examples: Examples, chosen: np.ndarray
+) -> dict[str, dict[str, int]]:
+    """Write every reject as a line of JSON; return how many there are by source and reason."""
+    counts: dict[str, Counter[str]] = {}
+    with path.open("w", encoding="utf-8") as file:
+        for reject in _rejects(parts, verdicts, examples, chosen):
+            counts.setdefault(reject.source, Counter())[reject.reason] += 1
+            line = {name: value for name, value in vars(reject).items() if value}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return {source: dict(counter) for source, counter in counts.items()}
+
+
+def write_origins(
+    path: Path, parts: Parts, examples: Examples, chosen: Mapping[str, np.ndarray]
+) -> None:
+    """Write where each document of each split came from, and under which licence, as Parquet."""
+    splits = np.full(parts.starts[-1], -1, dtype=np.int8)
+    for number, split in enumerate(SPLITS):
+        splits[examples.document[chosen[split]]] = number
+    with pq.ParquetWriter(path, ORIGINS, compression="zstd") as writer:
+        for part, source, start in parts.each():
+            batch = read_part(part)[0]
+            rows = np.flatnonzero(splits[start : start + len(batch)] >= 0)
+            if len(rows):
+                writer.write_table(_origins(batch.take(rows), source, splits[start + rows]))
+
+
+def summarise(
+    parts: Parts,
+    examples: Examples,
+    chosen: Mapping[str, np.ndarray],
+    shares: Mapping[str, Share],
+    dropped: Mapping[str, Mapping[str, int]],
+    leak: float,
+) -> dict:
+    """The numbers of metrics/data.json."""
+    counts = [read_part(path)[1] for path, _, _ in parts.each()]
+    masked = sum((each.masked for each in counts), Counter())
+    rows = np.concatenate(list(chosen.values()))
+    return {
+        "read": sum(each.rows for each in counts),
+        "dropped": {source: dict(reasons) for source, reasons in dropped.items()},
+        "masked": {name: number for name, number in masked.items() if number},
+        "leak": round(leak, 6),
+        "cut": round(float(examples.cut[rows].mean()), 6) if len(rows) else 0.0,
+        "shares": {name: _share(share) for name, share in shares.items()},
+        **{split: _lengths(examples, chosen[split]) for split in SPLITS},
+    }
+
+
+def write_tables(
+    folder: Path, examples: Examples, chosen: Mapping[str, np.ndarray], shares: Mapping[str, Share]
+) -> None:
+    """lengths.tsv, a histogram of tokens by split; sources.tsv, target and achieved shares."""
+    longest = max(int(examples.tokens[rows].max(initial=1)) for rows in chosen.values())
+    width = -(-longest // BINS)
+    lines = ["tokens\trows\tsplit"]
+    for split, rows in chosen.items():
+        bins = np.bincount((examples.tokens[rows] - 1) // width, minlength=BINS)
+        lines += [f"{(n + 1) * width}\t{count}\t{split}" for n, count in enumerate(bins)]
+    (folder / "lengths.tsv").write_text("\n".join(lines) + "\n")
+    lines = ["source\tshare\tkind"]
+    for name, share in shares.items():
+        lines += [f"{name}\t{share.target:.6f}\ttarget", f"{name}\t{share.achieved:.6f}\tachieved"]
+    (folder / "sources.tsv").write_text("\n".join(lines) + "\n")
+
+
+def _rejects(
+    parts: Parts, verdicts: np.ndarray, examples: Examples, chosen: np.ndarray
+) -> Iterator[Reject]:
+    """Part by part: rejected when read, as a duplicate, when tokenised, by the mixture."""
+    used = np.unique(examples.document[chosen])
+    for (path, source, start), made in zip(parts.each(), examples.paths, strict=True):
+        part, counts = read_part(path)
+        origins = part["origin"]
+        yield from (Reject(source, origin, reason) for reason, origin in counts.rejected)
+        low, high = np.searchsorted(verdicts["document"], [start, start + len(part)])
+        for document, other, reason in verdicts[low:high].tolist():
+            yield Reject(
+                source, origins[document - start].as_py(), REASONS[reason], parts.origin(other)
+            )
+        batch, refused = read_examples(made)
+        yield from (Reject(source, origins[n - start].as_py(), why) for n, why in refused)
+        unused = np.setdiff1d(batch["document"].to_numpy(), used)
+        yield from (Reject(source, origins[n - start].as_py(), "mixture") for n in unused.tolist())
+
+
+def _origins(batch: pa.RecordBatch, source: str, splits: np.ndarray) -> pa.Table:
+    columns = [
+        pa.array([f"{id:016x}" for id in batch["id"].to_pylist()]),
+        pa.array([source] * len(batch)),
+        pa.array([SPLITS[split] for split in splits]),
+        batch["origin"],
+        batch["license"],
+    ]
+    return pa.Table.from_arrays(columns, schema=ORIGINS)
+
+
+def _share(share: Share) -> dict[str, float]:
+    return {
+        "target": round(share.target, 6),
+        "achieved": round(share.achieved, 6),
+        "available": round(share.available, 2),
+        "used": round(share.used, 2),
+        "uses": round(share.uses, 4),
+    }
+
+
+def _lengths(examples: Examples, rows: np.ndarray) -> dict[str, int | float]:
+    tokens = examples.tokens[rows]
+    if not len(rows):
+        return {"rows": 0, "documents": 0, "tokens": 0, "supervised": 0}
+    return {
+        "rows": len(rows),
+        "documents": len(np.unique(examples.document[rows])),
+        "tokens": int(tokens.sum(dtype=np.int64)),
+        "supervised": int(examples.supervised[rows].sum(dtype=np.int64)),
+        "median": float(np.median(tokens)),
+        "p95": int(np.percentile(tokens, 95, method="higher")),
+        "max": int(tokens.max()),
+    }

@@ -1,0 +1,61 @@
+"""Which split a document belongs to: its source's own, else by a hash of what it says."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from finetune.params import Preprocess
+from finetune.records import SPLITS
+from stages.preprocess.documents import Turn
+
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
+LEAK = len(SPLITS)  # a text of preprocess.leak_files: compared with training, never written
+
+# Words; in scripts that write no spaces between words, each character.
+_SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[^\W{_SPACELESS}]+|[{_SPACELESS}]")
+_ASCII_WORD = re.compile(rb"\w+")
+
+
+def words(text: str) -> list[bytes]:
+    """The words of a text without case and punctuation, in UTF-8; all of it where it has none."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower().encode()) or [text.encode()]
+    return [word.encode() for word in _WORD.findall(text.casefold())] or [text.encode()]
+
+
+def document_hash(turns: Sequence[Turn]) -> int:
+    """64 bits of a document: equal for equal documents only."""
+    return _hash("\x1e".join(f"{role}\x1f{text}" for role, text in turns).encode())
+
+
+def question_hash(words: Sequence[bytes]) -> int:
+    """64 bits of what must not be in two splits, by its words."""
+    return _hash(b" ".join(words))
+
+
+def choose_split(own: str, question: int, missing: Sequence[int], settings: Preprocess) -> int:
+    """The split of a document by the hash of its question.
+
+    The source's `own` split stays, but training rows also fill the splits that the source lacks
+    (`missing`). The hash alone decides, so no document moves when others are added.
+    """
+    if own in SPLITS[1:]:
+        return SPLITS.index(own)
+    place = question / 2**64
+    if TEST in missing and place < settings.test_share:
+        return TEST
+    if VALIDATION in missing and 0 <= place - settings.test_share < settings.validation_share:
+        return VALIDATION
+    return TRAIN
+
+
+def missing_splits(own: Sequence[str]) -> list[int]:
+    """The splits that a source with these splits of its own lacks."""
+    return [number for number, name in enumerate(SPLITS) if name not in own]
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

@@ -1,0 +1,98 @@
+"""What can be known to fail before any weights are loaded."""
+
+import logging
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+from transformers import SchedulerType, get_scheduler
+from transformers.training_args import OptimizerNames
+
+from finetune.model import check_targets
+from finetune.params import Params
+from finetune.tokens import TokenRows
+from stages.train.adapter import WEIGHTS
+from stages.train.fitting import skeleton
+from stages.train.steps import Plan
+
+MANY_EPOCHS = 100
+
+log = logging.getLogger(__name__)
+
+
+def check(params: Params, base: Path, plan: Plan, validation: TokenRows) -> None:
+    """Raise ValueError for names and sizes that cannot work; warn of those that hardly can."""
+    _check_names(params)
+    _check_steps(params, plan)
+    _check_processes(params, plan.processes)
+    if not len(validation):
+        raise ValueError(
+            "the validation split is empty: raise preprocess.validation_share, or give the source "
+            "a validation file"
+        )
+    longest = max(plan.lengths.max(), validation.lengths.max())
+    if longest > plan.budget:
+        raise ValueError(
+            f"train.micro_batch_tokens is {plan.budget}, an example has {longest} tokens: "
+            "raise it, or lower preprocess.max_length"
+        )
+    check_targets(skeleton(base), params.lora)
+    adapter = params.train.init_adapter
+    if adapter and not (Path(adapter) / WEIGHTS).is_file():
+        raise ValueError(f"train.init_adapter is {adapter}: there is no {WEIGHTS} in it")
+
+
+def _check_names(params: Params) -> None:
+    train = params.train
+    for key, value, known in (
+        ("optim", train.optim, OptimizerNames),
+        ("lr_scheduler_type", train.lr_scheduler_type, SchedulerType),
+    ):
+        names = sorted(each.value for each in known)
+        if value not in names:
+            raise ValueError(f"train.{key} is {value}: transformers has {', '.join(names)}")
+    _check_schedule(train.lr_scheduler_type)
+    missing = [name for name in train.report_to if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"train.report_to has {missing[0]}: pip install {missing[0]}")
+
+
+def _check_schedule(name: str) -> None:
+    """Some schedules need settings of their own, which params.yaml has no key for."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    try:
+        get_scheduler(name, optimizer, num_warmup_steps=1, num_training_steps=10)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"train.lr_scheduler_type is {name}, which needs more: {error}") from None
+
+
+def _check_steps(params: Params, plan: Plan) -> None:
+    train, epochs = params.train, plan.epochs(plan.steps)
+    if train.warmup_steps >= plan.steps:
+        raise ValueError(
+            f"train.warmup_steps is {train.warmup_steps}, but {train.num_train_epochs} epochs are "
+            f"{plan.steps} steps: the learning rate would never be reached"
+        )
+    log.info(
+        f"{plan.steps} steps of {plan.examples_per_step} examples: {epochs:.1f} passes over "
+        f"{len(plan.lengths)} examples"
+    )
+    if epochs > MANY_EPOCHS:
+        log.warning(
+            f"warning: each of the {len(plan.lengths)} examples will be seen {epochs:.0f} times: "
+            "expect the model to learn them by heart; the best checkpoint will be an early one"
+        )
+
+
+def _check_processes(params: Params, processes: int) -> None:
+    """accelerate starts one process in silence where its configuration says MULTI_CPU."""
+    if "--config_file" not in params.launch.command:
+        return
+    wanted = YAML(typ="safe").load(Path(params.launch.config)).get("num_processes", 1)
+    if "WORLD_SIZE" in os.environ and wanted != processes:
+        raise ValueError(
+            f"{params.launch.config} says num_processes {wanted}, but {processes} were started; "
+            "for several processes on a CPU write distributed_type MULTI_GPU and use_cpu true"
+        )

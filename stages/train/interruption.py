@@ -1,0 +1,44 @@
+"""SIGTERM (spot machines, Slurm) and SIGINT (Ctrl-C): save at the next step, then stop."""
+
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+
+class Interrupted(Exception):
+    """Training stopped on a signal, after saving where there was something to save."""
+
+
+class Interruption:
+    """Whether a signal came, on any process. The second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, object] = {}
+        # Over the CPU, so that asking the others does not wait for the accelerator.
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self._group = dist.new_group(backend="gloo") if several else None
+
+    def __enter__(self) -> "Interruption":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def agreed(self) -> bool:
+        """Whether any process was told to stop. Every process must ask at the same points."""
+        if self._group is not None:
+            told = torch.tensor(self.signal or 0)
+            dist.all_reduce(told, op=dist.ReduceOp.MAX, group=self._group)
+            self.signal = int(told) or None
+        return self.signal is not None
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        for each, handler in self._before.items():
+            signal.signal(each, handler)

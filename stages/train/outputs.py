@@ -1,0 +1,125 @@
+"""The stage's outs: the best adapter with all that its use needs, the checkpoints, the metrics."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from finetune.checkpoints import copy_sealed, list_steps, seal
+from finetune.model import load_tokenizer, resolve
+from finetune.params import Params
+from finetune.records import write_json
+from stages.train.adapter import CONFIG, WEIGHTS, check_trained
+from stages.train.steps import Plan
+from stages.train.store import Store
+
+LAST_SHARE = 0.1  # of the run, over which the training loss is averaged
+
+
+def write_checkpoints(store: Store, state: TrainerState, folder: Path) -> None:
+    """Copy the checkpoints that every run of this kind keeps, and say which is the best."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    steps = list_steps(store.folder)
+    for step in sorted(store.kept(list(steps), state.best_global_step)):
+        copy_sealed(steps[step], folder / f"step-{step}")
+    write_json(folder / "best.json", {"best": state.best_global_step, "last": state.global_step})
+
+
+def write_adapter_folder(
+    checkpoint: Path, params: Params, base: Path, metrics: dict[str, Any], folder: Path
+) -> None:
+    """Write the adapter of `checkpoint`, its tokenizer, settings, card and sums; all or nothing.
+
+    Raises ValueError where a lora_B was never trained.
+    """
+    check_trained(checkpoint)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(checkpoint / name, partial / name)
+    load_tokenizer(base).save_pretrained(partial)
+    manifest = json.loads((base / "manifest.json").read_text())
+    write_json(partial / "settings.json", describe_settings(params, manifest))
+    (partial / "README.md").write_text(_card(params, manifest, metrics))
+    seal(partial, folder, step=metrics["best_step"])
+
+
+def describe_settings(params: Params, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What an answer depends on beside the adapter: `base` is models/base/manifest.json."""
+    return {
+        "name": params.name,
+        "base": manifest,
+        "quantization": asdict(params.quantization),
+        "compute_dtype": resolve(params.compute).dtype,
+        "mode": params.preprocess.mode,
+        "prompt": asdict(params.prompt),
+        "max_length": params.preprocess.max_length,
+    }
+
+
+def summarize(state: TrainerState, plan: Plan, trainable: int) -> dict[str, Any]:
+    """metrics/train.json: functions of the run alone; losses are means per token, in nats."""
+    logged = [e for e in state.log_history if "loss" in e]
+    evaluated = [e["eval_loss"] for e in state.log_history if "eval_loss" in e]
+    last_tenth = [e for e in logged if e["step"] > state.global_step * (1 - LAST_SHARE)]
+    last = [e["loss"] for e in last_tenth or logged[-1:]]
+    seen = plan.seen(state.global_step)
+    return {
+        "train_loss": round(sum(last) / len(last), 4) if last else None,
+        "eval_loss": round(state.best_metric, 4),
+        "eval_loss_first": round(evaluated[0], 4),
+        "eval_loss_last": round(evaluated[-1], 4),
+        "best_step": state.best_global_step,
+        "steps": state.global_step,
+        "epochs": round(plan.epochs(state.global_step), 2),
+        **seen,
+        "trainable": trainable,
+    }
+
+
+def sample_loss(state: TrainerState) -> float:
+    """The loss on the first validation micro-batches at the best step."""
+    return next(
+        entry["eval_sample_loss"]
+        for entry in state.log_history
+        if "eval_loss" in entry and entry["step"] == state.best_global_step
+    )
+
+
+def _card(params: Params, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """A model card that is a function of the run: no date, no path."""
+    model, lora, train = manifest["model"], params.lora, params.train
+    targets = lora.target_modules
+    targets = targets if isinstance(targets, str) else ", ".join(targets)
+    base = f"base_model: {model['name']}\n" if model["source"] == "hub" else ""
+    per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return f"""---
+{base}library_name: peft
+license: {model["license"].lower()}
+pipeline_tag: text-generation
+tags: [qlora]
+---
+
+# {params.name}
+
+A LoRA adapter for {model["name"]} ({model["source"]}, {model["revision"] or "no revision"}),
+trained on the base model in 4 bits ({params.quantization.type}).
+
+| | |
+|---|---|
+| LoRA | rank {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, on {targets} |
+| steps | {metrics["steps"]}, of which the best by evaluation loss is {metrics["best_step"]} |
+| examples in a step | {per_step} for each process |
+| learning rate | {train.learning_rate:g}, {train.lr_scheduler_type} |
+| optimizer | {train.optim} |
+| passes over the data | {metrics["epochs"]} ({metrics["tokens"]:,} tokens) |
+| evaluation loss | {metrics["eval_loss_first"]} before, {metrics["eval_loss"]} after |
+
+`settings.json` holds the base model's files, the quantisation and the prompt that it was trained
+with; `checksums.json` the sha256 of every file here.
+"""

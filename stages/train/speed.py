@@ -1,0 +1,52 @@
+"""What makes steps faster and changes no result; chosen once, after the model is loaded."""
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from finetune import last_layer
+from finetune.heads import LossHead
+from finetune.memory import layers_of
+from finetune.params import Params
+from stages.train.fitting import Budget
+from stages.train.steps import Plan
+
+# Below this share of supervised tokens the last layer's feed-forward part is cut down.
+FEW = 0.5
+# A pass over more tokens than this keeps the device busy for longer than launching it takes.
+LARGEST_RECORDED = 6144
+# Layers, first, last and others, in training and evaluation, flat and stacked: each is a graph.
+GRAPHS = 64
+
+
+def cut_last_layer(base: PreTrainedModel, plan: Plan) -> None:
+    """Where few tokens are supervised, run the last feed-forward part for those only."""
+    few = plan.supervised.sum() < FEW * plan.lengths.sum()
+    plan.reads_few = bool(few) and last_layer.install(base)
+
+
+def record_passes(plan: Plan, params: Params, budget: Budget, processes: int) -> None:
+    """Where passes are small and memory is plenty, record them as CUDA graphs.
+
+    Not for several processes: they exchange gradients in between.
+    """
+    mean = min(plan.lengths.mean() * plan.share, plan.budget)
+    plenty = budget.available is not None and 2 * budget.estimated < budget.available
+    small = mean <= LARGEST_RECORDED and not plan.padded
+    plan.recorded = bool(params.train.compile and processes == 1 and plenty and small)
+
+
+def compile_layers(model: PeftModel, params: Params) -> None:
+    """Compile each decoder layer by itself, once for all lengths.
+
+    They share their code, so three are compiled (the first, whose input needs no gradient, the
+    last, and one for the rest) instead of 32, and nothing when a length is new.
+    """
+    if not params.train.compile:
+        return
+    torch._dynamo.config.recompile_limit = GRAPHS
+    for layer in layers_of(model):
+        layer.compile(dynamic=True)
+    head = model.get_output_embeddings()
+    if isinstance(head, LossHead):
+        head.compile()

@@ -1,0 +1,129 @@
+"""Which examples each optimizer step holds, and how each process cuts its share of them.
+
+All of it follows from the seed, the epoch and the lengths, so that every process knows every
+other's share without asking, and a run that continues at any step sees the rest unchanged.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from finetune import last_layer
+from finetune.batches import MicroBatch, collate, count_groups, cut
+from finetune.graphs import fill_up
+from finetune.params import Params
+from finetune.tokens import Row, TokenRows
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process's share of an optimizer step; `supervised` counts over all processes."""
+
+    micro_batches: list[MicroBatch]
+    supervised: int
+
+    def pin_memory(self) -> "Step":
+        """The same in page-locked memory, from which the device copies by itself."""
+        return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
+
+
+class Plan:
+    """The order of the examples over the whole run.
+
+    Passes over the data follow one another, each in an order of its own; a step that reaches the
+    end of a pass continues in the next, so every step has exactly the configured examples.
+    """
+
+    def __init__(
+        self, rows: TokenRows, *, seed: int, steps: int, share: int, processes: int, budget: int
+    ) -> None:
+        self.lengths, self.supervised = rows.lengths, rows.supervised
+        self.seed, self.steps, self.share, self.processes = seed, steps, share, processes
+        self.budget, self.padded = budget, False
+        # Whether the last layer heeds `read_positions`, and whether passes are recorded as graphs.
+        self.reads_few = self.recorded = False
+        self._permute = lru_cache(maxsize=4)(self._permutation)
+
+    @property
+    def examples_per_step(self) -> int:
+        """Over all processes."""
+        return self.share * self.processes
+
+    def epochs(self, steps: int) -> float:
+        """Passes over the data after `steps`."""
+        return steps * self.examples_per_step / len(self.lengths)
+
+    def rows_of(self, step: int, process: int | None = None) -> np.ndarray:
+        """Row numbers of a step (from 0), of one process or of all, int64."""
+        first = step * self.examples_per_step
+        if process is None:
+            places = np.arange(first, first + self.examples_per_step)
+        else:
+            places = np.arange(first + process * self.share, first + (process + 1) * self.share)
+        epochs, at = np.divmod(places, len(self.lengths))
+        return np.array([self._permute(int(e))[i] for e, i in zip(epochs, at, strict=True)])
+
+    def cut(self, step: int, process: int) -> list[np.ndarray]:
+        """Row numbers of each micro-batch; the same number of them on every process.
+
+        One more or less on one process would leave the others waiting for its gradients.
+        """
+        shares = [self.lengths[self.rows_of(step, each)].tolist() for each in range(self.processes)]
+        groups = max(count_groups(lengths, self.budget, self.padded) for lengths in shares)
+        rows = self.rows_of(step, process)
+        return [rows[part] for part in cut(shares[process], groups, self.padded)]
+
+    def seen(self, steps: int) -> dict[str, int]:
+        """Examples, tokens and supervised tokens of the first `steps` steps."""
+        passes, rest = divmod(steps * self.examples_per_step, len(self.lengths))
+        last = self._permute(passes)[:rest]
+        return {
+            "examples": steps * self.examples_per_step,
+            "tokens": int(passes * self.lengths.sum() + self.lengths[last].sum()),
+            "supervised_tokens": int(passes * self.supervised.sum() + self.supervised[last].sum()),
+        }
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+
+
+def make_plan(params: Params, rows: TokenRows, processes: int) -> Plan:
+    """The plan of the run that `params` describes."""
+    train = params.train
+    share = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    steps = train.max_steps
+    if steps is None:
+        steps = math.ceil(train.num_train_epochs * len(rows) / (share * processes))
+    return Plan(
+        rows,
+        seed=params.seed,
+        steps=steps,
+        share=share,
+        processes=processes,
+        budget=train.micro_batch_tokens,
+    )
+
+
+class Steps(Dataset):
+    """One process's steps, in order, as Trainer's training set: item `s` is all of step `s`."""
+
+    def __init__(self, rows: TokenRows, plan: Plan, process: int) -> None:
+        self._rows, self._plan, self._process = rows, plan, process
+
+    def __len__(self) -> int:
+        return self._plan.steps
+
+    def __getitem__(self, step: int) -> Step:
+        groups = self._plan.cut(step, self._process)
+        micro_batches = [self._collate([self._rows[int(row)] for row in group]) for group in groups]
+        return Step(micro_batches, int(self._plan.supervised[self._plan.rows_of(step)].sum()))
+
+    def _collate(self, rows: Sequence[Row]) -> MicroBatch:
+        batch = collate(rows, self._plan.padded)
+        if self._plan.reads_few:
+            batch = last_layer.select(batch)
+        return fill_up(batch, int(self._plan.lengths.max())) if self._plan.recorded else batch

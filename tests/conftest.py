@@ -1,0 +1,183 @@
+"""A tiny base model with a tokenizer of its own, prepared rows, and a folder to run stages in."""
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and the cores may be shared
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (
+    "my landlord kept the deposit and will not answer me can I sue in small claims court "
+    "employer fired without notice pay owed contract signed neighbour fence tree police ticket"
+)
+WORDS = TEXT.split()
+
+
+def question(number: int) -> dict[str, str]:
+    """One made-up question and its title; the same for the same number."""
+    drawn = random.Random(number)
+    body = " ".join(drawn.choices(WORDS, k=drawn.randint(6, 30)))
+    return {"body": body + "?", "title": " ".join(drawn.choices(WORDS, k=drawn.randint(2, 6)))}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """A random Mistral of 2 layers, 64 wide, with a byte-level tokenizer and a chat template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("weights")
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<pad>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    words.train_from_iterator((question(n)["body"] for n in range(40)), trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        sliding_window=None,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.1,
+    )
+    MistralForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_weights, tmp_path_factory) -> Path:
+    """models/base for the tiny model: its manifest and its small files."""
+    from finetune.params import Model
+    from stages.fetch.model import write_base
+
+    base = tmp_path_factory.mktemp("models") / "base"
+    write_base(Model(**_model(tiny_weights)), tiny_weights, base)
+    return base
+
+
+@pytest.fixture(scope="session")
+def tiny_prepared(tiny_base, tmp_path_factory) -> Path:
+    """data/prepared: 40 rows to train on, 8 to validate and 8 to test, titles supervised."""
+    from finetune.model import load_tokenizer
+    from finetune.tokens import TokenWriter
+
+    tokenizer = load_tokenizer(tiny_base)
+    prepared = tmp_path_factory.mktemp("data") / "prepared"
+    starts = {"train": 0, "validation": 40, "test": 48}
+    for split, count in (("train", 40), ("validation", 8), ("test", 8)):
+        with TokenWriter(prepared / split) as writer:
+            for number in range(starts[split], starts[split] + count):
+                row = question(number)
+                prompt = tokenizer("<s>" + row["body"], add_special_tokens=False).input_ids
+                answer = tokenizer(row["title"] + "</s>", add_special_tokens=False).input_ids
+                spans = [len(prompt), len(prompt) + len(answer)]
+                writer.write(f"{number:016x}", "law", prompt + answer, spans)
+    _write_texts(prepared / "test", range(48, 56))
+    return prepared
+
+
+@pytest.fixture(scope="session")
+def write_params(tiny_weights) -> Callable[..., None]:
+    """A function that writes the params.yaml of a tiny run, with some keys changed."""
+
+    def write(folder: Path, **changes: object) -> None:
+        from ruamel.yaml import YAML
+
+        values = YAML(typ="safe").load(ROOT / "params.yaml")
+        values["model"] = _model(tiny_weights)
+        values["compute"] = {"device": "cpu", "dtype": "float32", "num_threads": 1}
+        values["train"] |= TINY_TRAIN
+        values["preprocess"]["max_length"] = 256
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            if name:
+                values[section][name] = value
+            else:
+                values[section] = value
+        YAML().dump(values, folder / "params.yaml")
+
+    return write
+
+
+TINY_TRAIN = {
+    "max_steps": 8,
+    "num_train_epochs": None,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 4,
+    "warmup_steps": 2,
+    "learning_rate": 0.01,
+    "logging_steps": 3,
+    "eval_steps": 2,
+    "save_steps": 2,
+    "save_total_limit": 2,
+    "micro_batch_tokens": 384,
+}
+
+
+@pytest.fixture(scope="session")
+def furnish(tiny_base, tiny_prepared, write_params) -> Callable[..., Path]:
+    """A function that puts params.yaml, models/base and data/prepared into a folder."""
+
+    def make(folder: Path, **changes: object) -> Path:
+        for name, target in (("models/base", tiny_base), ("data/prepared", tiny_prepared)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(target)
+        write_params(folder, **changes)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, furnish) -> Path:
+    """A folder to run stages in, and the process in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return furnish(tmp_path)
+
+
+def _model(weights: Path) -> dict[str, str | None]:
+    return {
+        "source": "folder",
+        "name": "tiny",
+        "revision": None,
+        "file": None,
+        "sha256": None,
+        "folder": str(weights),
+        "license": "CC0-1.0",
+    }
+
+
+def _write_texts(folder: Path, numbers: range) -> None:
+    lines = []
+    for number in numbers:
+        row = question(number)
+        text = {"id": f"{number:016x}", "source": "law"}
+        text |= {"question": row["body"], "reference": row["title"]}
+        lines.append(json.dumps(text) + "\n")
+    (folder / "texts.jsonl").write_text("".join(lines))

@@ -1,0 +1,87 @@
+"""Runs a fetch stage as DVC does, in a folder with a params.yaml of its own.
+
+Each run is a process of its own, forked from one that has done the slow imports. huggingface_hub is
+not among them: it reads its endpoint from the environment when it is imported.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from finetune.errors import run
+from finetune.records import Raw, read_raw
+
+ROOT = Path(__file__).parents[1]
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["stages.fetch.web", "aiohttp", "fsspec", "tests.fetching"])
+
+
+def write_params(folder: Path, kind: str, name: str, source: dict[str, Any]) -> None:
+    """The committed params.yaml with one source of our own."""
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    values["data"] = {"files": {}, "urls": {}, "hub": {}, "web": {}, kind: {name: source}}
+    values["preprocess"] |= {"mode": "causal", "selectors": {}}
+    values["documents"], values["mixture"] = {name: {"text": "{text}"}}, {name: 1.0}
+    YAML().dump(values, folder / "params.yaml")
+
+
+def start(
+    folder: Path, kind: str, name: str, prelude: str = "", **env: str
+) -> multiprocessing.Process:
+    """`python -m stages.fetch.KIND NAME data/raw/NAME` in the folder, after a line of Python."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "DVC_", "AWS_"))}
+    process = PROCESSES.Process(target=_run, args=(folder, kind, name, prelude, inherited | env))
+    process.start()
+    return process
+
+
+def _run(folder: Path, kind: str, name: str, prelude: str, env: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    # One fork server serves all tests of a process, and another's preloading may have brought the
+    # hub's client along.
+    for module in list(sys.modules):
+        if module.startswith(("huggingface_hub", "finetune.hub")):
+            del sys.modules[module]
+    exec(prelude)
+    sys.argv = [kind, name, f"data/raw/{name}"]
+    run(importlib.import_module(f"stages.fetch.{kind}").main)
+
+
+def fetch(
+    folder: Path, kind: str, source: dict[str, Any], prelude: str = "", **env: str
+) -> tuple[int, str]:
+    """Fetch a source called `it`; returns the exit code and all that was printed."""
+    write_params(folder, kind, "it", source)
+    process = start(folder, kind, "it", prelude, **env)
+    process.join(240)
+    return process.exitcode, (folder / "output").read_text()
+
+
+def rows(folder: Path) -> list[Raw]:
+    """What was fetched."""
+    return list(read_raw(folder / "data/raw/it"))
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of what was fetched."""
+    return json.loads((folder / "data/raw/it/manifest.json").read_text())
+
+
+def assert_one_clear_error(code: int, output: str, *words: str) -> None:
+    """Exit code 1, one last line that starts with `error:` and has all words, no traceback."""
+    assert code == 1, output
+    assert "Traceback" not in output, output
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("error: "), output
+    assert all(word in last for word in words), f"{words} not all in: {last}"

@@ -1,0 +1,121 @@
+"""Training sessions in processes that can really be killed.
+
+They are forked from a server that has imported torch already, so that each takes a second or two.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+COMMAND = [
+    "models/base",
+    "data/prepared",
+    "models/adapter",
+    "models/checkpoints",
+    "--curves",
+    "reports/train",
+    "--metrics",
+    "metrics/train.json",
+    "--cost",
+    "metrics/cost.json",
+]
+OUTS = ("models/adapter", "models/checkpoints", "reports/train", "metrics/train.json")
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["tests.preloaded"])
+
+
+def start(folder: Path, *, at: str = "", environment: dict[str, str] | None = None) -> BaseProcess:
+    """Start the train stage in `folder`; what it says goes to log.txt there.
+
+    `at` lets something happen inside: `SIGKILL write_adapter 2` kills the process in the second
+    call of that function; `POISON token_nll 3` makes a loss that is no number.
+    """
+    process = _forks.Process(target=_session, args=(folder, at, environment or {}))
+    process.start()
+    return process
+
+
+def start_two(folder: Path, *, at: str = "") -> list[BaseProcess]:
+    """Two processes that train together, as torchrun would start them; `at` is for the second."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = []
+    for rank in ("0", "1"):
+        environment = {**common, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
+        both.append(start(folder, at=at if rank == "1" else "", environment=environment))
+    return both
+
+
+def train(folder: Path, **options: object) -> tuple[int, str]:
+    """Run the stage to its end: exit code, and all that it has said in this folder."""
+    process = start(folder, **options)
+    process.join()
+    return process.exitcode, (folder / "log.txt").read_text()
+
+
+def kill_after(folder: Path, seconds: float) -> int:
+    """Run the stage and kill it after a while; its exit code, which is -9 unless it was faster."""
+    process = start(folder)
+    time.sleep(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def read_outs(folder: Path) -> dict[str, bytes]:
+    """Path -> bytes of every file in the stage's outs."""
+    files = [file for out in OUTS for file in [folder / out, *(folder / out).rglob("*")]]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(files) if f.is_file()}
+
+
+def _session(folder: Path, at: str, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.argv = ["train", *COMMAND]
+    from finetune.errors import run
+    from stages.train import __main__, fingerprint
+
+    # Runs are compared over minutes, in which somebody may be editing the code.
+    fingerprint._code = lambda: {"code": "the same"}
+    # Loading again in a fresh process takes long, and is tested by itself.
+    __main__.verify = lambda *_: None
+    if at:
+        _arm(*at.split())
+    run(__main__.main)
+
+
+def _arm(name: str, point: str, count: str) -> None:
+    """Send this process the signal `name` in the count-th call of a function."""
+    from finetune import checkpoints
+    from stages.train import evaluation, saving, trainer
+
+    where = {
+        "write_adapter": saving,
+        "_save_optimizer": saving,
+        "write_json": checkpoints,
+        "token_nll": trainer,
+        "collate_flat": evaluation,
+    }
+    function, calls = getattr(where[point], point), [0]
+
+    def call(*args: object, **options: object) -> object:
+        calls[0] += 1
+        if calls[0] == int(count):
+            if name == "POISON":
+                return function(*args, **options) * float("nan")
+            os.kill(os.getpid(), getattr(signal, name))
+        return function(*args, **options)
+
+    setattr(where[point], point, call)

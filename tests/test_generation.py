@@ -1,0 +1,133 @@
+"""Generation: a batch answers as each prompt alone does, and an answer ends where it says."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from finetune import attention
+from finetune.generation import answer_prompts, batches_by_length, stop_tokens
+
+PROMPTS = [[5, 9, 11], [7] * 20, [3, 8], [12, 30, 31, 32, 33, 34, 35], [40], [7] * 19 + [8]]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words w0 ... w99; w0 pads, w1 ends."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(100)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1")
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    """A random model whose answers do not repeat themselves at once."""
+    torch.manual_seed(0)
+    attention.register()
+    config = LlamaConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return LlamaForCausalLM._from_config(config, attn_implementation=attention.NAME)
+
+
+def _answers(model, tokenizer, prompts=PROMPTS, batch_tokens=10_000, max_new_tokens=12):
+    return answer_prompts(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        batch_tokens=batch_tokens,
+        progress=False,
+    )
+
+
+def test_a_batch_answers_token_for_token_as_each_prompt_alone(model, tokenizer):
+    alone = [_answers(model, tokenizer, [prompt])[0] for prompt in PROMPTS]
+    assert _answers(model, tokenizer) == alone
+    assert _answers(model, tokenizer, batch_tokens=50) == alone
+    assert len({answer.text for answer in alone}) == len(PROMPTS)
+
+
+def test_the_answers_are_those_of_transformers_own_greedy_generation(model, tokenizer):
+    for prompt, answer in zip(PROMPTS, _answers(model, tokenizer), strict=True):
+        settings = {"max_new_tokens": 12, "do_sample": False, "use_cache": True}
+        ids = torch.tensor([prompt])
+        written = model.generate(ids, eos_token_id=1, pad_token_id=0, **settings)
+        words = tokenizer.decode(written[0, len(prompt) :], skip_special_tokens=True)
+        assert answer.text == words
+
+
+def test_the_answer_is_the_most_likely_token_after_each_prefix_without_a_cache(model, tokenizer):
+    ids = list(PROMPTS[0])
+    model.eval()
+    for _ in range(6):
+        with torch.inference_mode():
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    expected = tokenizer.decode(ids[3:])
+    assert _answers(model, tokenizer, PROMPTS[:1], max_new_tokens=6)[0].text == expected
+
+
+def test_an_answer_ends_at_its_first_end_token_and_says_so(model, tokenizer):
+    whole = _answers(model, tokenizer)[1]
+    end = tokenizer.convert_tokens_to_ids(whole.text.split())[4]
+    model.generation_config.eos_token_id = [end, 99]
+    answer = _answers(model, tokenizer)[1]
+    assert answer.ended and not whole.ended
+    assert answer.tokens < whole.tokens == 12
+    assert whole.text.startswith(answer.text)
+
+
+def test_an_end_token_as_the_last_one_allowed_still_ends_the_answer(model, tokenizer):
+    words = _answers(model, tokenizer, PROMPTS[:1])[0].text.split()
+    first_at = words.index(words[-1]) + 1
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(words[-1])
+    assert _answers(model, tokenizer, PROMPTS[:1], max_new_tokens=first_at)[0].ended
+    assert not _answers(model, tokenizer, PROMPTS[:1], max_new_tokens=first_at - 1)[0].ended
+
+
+def test_both_the_models_and_the_tokenizers_end_tokens_count(model, tokenizer):
+    model.generation_config.eos_token_id = [7, 3]
+    assert stop_tokens(model, tokenizer) == [1, 3, 7]
+
+
+def test_the_publishers_sampling_settings_are_not_applied_and_not_lost(model, tokenizer):
+    plain = _answers(model, tokenizer)
+    model.generation_config.update(repetition_penalty=5.0, do_sample=True, temperature=3.0)
+    assert _answers(model, tokenizer) == plain
+    assert model.generation_config.repetition_penalty == 5.0
+
+
+def test_the_adapter_of_a_peft_model_answers(model, tokenizer):
+    base = _answers(model, tokenizer)
+    lora = LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    tuned = get_peft_model(model, lora)
+    assert _answers(tuned, tokenizer) != base
+    with tuned.disable_adapter():
+        assert _answers(tuned, tokenizer) == base
+    assert not model.config.use_cache
+
+
+def test_no_prompts_give_no_answers(model, tokenizer):
+    assert _answers(model, tokenizer, []) == []
+
+
+@given(st.lists(st.integers(1, 300), max_size=40), st.integers(1, 64), st.integers(1, 1000))
+def test_every_row_is_in_one_batch_and_batches_keep_to_the_budget(lengths, new, budget):
+    batches = list(batches_by_length(lengths, new, budget))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) == 1 or len(batch) * (longest + new) <= budget
