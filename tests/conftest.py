@@ -3,10 +3,12 @@
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.repository import Repository, make_repository
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and the cores may be shared
@@ -99,6 +101,20 @@ def tiny_prepared(tiny_base, tmp_path_factory) -> Path:
                 writer.write(f"{number:016x}", "law", prompt + answer, spans)
     _write_texts(prepared / "test", range(48, 56))
     return prepared
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory, tiny_weights) -> Repository:
+    """A repository of the pipeline, run once, of this module's own."""
+    return make_repository(tmp_path_factory.mktemp("pipeline") / "repository", tiny_weights)
+
+
+@pytest.fixture
+def clean(repository) -> Iterator[Repository]:
+    """The repository as committed, whatever the test before left."""
+    yield repository
+    repository.run("git", "reset", "-q", "--hard", "main")
+    repository.run("dvc", "checkout", "-q", "--force")
 
 
 @pytest.fixture(scope="session")

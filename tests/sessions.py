@@ -43,15 +43,19 @@ def start(folder: Path, *, at: str = "", environment: dict[str, str] | None = No
 
 def start_two(folder: Path, *, at: str = "") -> list[BaseProcess]:
     """Two processes that train together, as torchrun would start them; `at` is for the second."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = []
     for rank in ("0", "1"):
         environment = {**common, "RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"}
         both.append(start(folder, at=at if rank == "1" else "", environment=environment))
     return both
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def train(folder: Path, **options: object) -> tuple[int, str]:

@@ -141,3 +141,18 @@ def test_a_missing_file_and_broken_yaml_are_one_line(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ValueError, match="not valid YAML"):
         load(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("presets/launch").glob("*.yaml")), ids=str)
+def test_accelerate_reads_every_launcher_configuration(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(path)).mixed_precision in (None, "no")
+
+
+def test_fsdp_is_taken_with_what_its_configuration_asks_for(tmp_path, values):
+    values["launch"]["config"] = "presets/launch/fsdp.yaml"
+    values["train"]["optim"] = "adamw_torch_fused"
+    values["quantization"] |= {"storage": "float32", "dequantize": False}
+    YAML().dump(values, tmp_path / "params.yaml")
+    load(tmp_path / "params.yaml")

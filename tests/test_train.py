@@ -263,9 +263,33 @@ def test_the_result_does_not_depend_on_how_a_step_is_cut(tmp_path, furnish):
 TWO = """
 distributed_type: MULTI_GPU
 use_cpu: true
+num_machines: 2
 num_processes: 2
+rdzv_backend: c10d
 mixed_precision: 'no'
 """
+
+
+def _launch_on_two_machines(folder: Path) -> list[subprocess.CompletedProcess]:
+    """`accelerate launch` as each of two machines would call it, with one process on each."""
+    (folder / "two.yaml").write_text(TWO)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml"]
+    command += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(sessions.free_port())]
+    machines = [
+        subprocess.Popen(
+            [*command, "--machine_rank", str(rank), "-m", "stages.train", *sessions.COMMAND],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TORCHDYNAMO_DISABLE": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [machine.communicate()[1] for machine in machines]
+    return [
+        subprocess.CompletedProcess(machine.args, machine.returncode, stderr=log)
+        for machine, log in zip(machines, said, strict=True)
+    ]
 
 
 def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tmp_path, furnish):
@@ -273,13 +297,9 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
     half = {"train__per_device_train_batch_size": 2}
     for folder in (two, stopped):
         furnish(folder, **EXACT, **half)
-    (two / "two.yaml").write_text(TWO)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [*launch, "-m", "stages.train", *sessions.COMMAND]
-    done = subprocess.run(command, cwd=two, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "loads and gives the loss that training measured" in done.stderr
+    head, other = _launch_on_two_machines(two)
+    assert (head.returncode, other.returncode) == (0, 0), head.stderr + other.stderr
+    assert "loads and gives the loss that training measured" in head.stderr
     assert json.loads((two / "metrics/cost.json").read_text())["processes"] == 2
 
     assert sessions.train(furnish(one, **EXACT))[0] == 0

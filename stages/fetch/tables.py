@@ -79,7 +79,7 @@ def read_parquet(file: BinaryIO, name: str, columns: tuple[str, ...] = ()) -> It
                     number += 1
                     row = {key: _plain(value, name, key) for key, value in values.items()}
                     yield Record(row, f":{number}", row_sha256(row))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} is not a whole Parquet file: {error}") from None
 
 

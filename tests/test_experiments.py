@@ -1,0 +1,59 @@
+"""Experiments: run, queue, compare and draw them, as README.md and docs/experiments.md say."""
+
+import csv
+import json
+
+import pytest
+
+from tests.repository import Repository, stages, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_variant_trains_anew_and_is_compared(clean):
+    output = clean.run("dvc", "exp", "run", "-n", "r16", "-S", "lora.r=16")
+    assert stages(output) == {"train", "evaluate"}
+    changed = read_json(clean.run("dvc", "metrics", "diff", "--json"))
+    trainable = changed["metrics/train.json"]["trainable"]
+    assert trainable["new"] == 2 * trainable["old"]
+    assert changed["metrics/tuned.json"]["loss"]["diff"]
+    assert "metrics/baseline.json" not in changed and "metrics/data.json" not in changed
+    values = read_json(clean.run("dvc", "params", "diff", "--json"))
+    assert values == {"params.yaml": {"lora.r": {"old": 8, "new": 16, "diff": 8}}}
+    clean.run("git", "reset", "-q", "--hard", "main")
+    between = read_json(clean.run("dvc", "metrics", "diff", "main", "r16", "--json"))
+    assert between["metrics/train.json"]["trainable"] == trainable
+    for command in (("plots", "show"), ("plots", "diff", "main", "r16")):
+        clean.run("dvc", *command)
+        page = (clean.folder / "dvc_plots/index.html").read_text()
+        assert "Base and tuned on the test rows" in page
+        assert "<script src" not in page
+    assert "r16" in page
+
+
+def test_variants_are_queued_and_run_aside(clean):
+    clean.run("dvc", "exp", "run", "--queue", "-S", "lora.r=2,4")
+    clean.run("dvc", "queue", "start")
+    clean.run("dvc", "exp", "run", "--temp", "-n", "aside", "-S", "train.learning_rate=0.02")
+    wait_for(lambda: not waiting(clean), seconds=300)
+    assert clean.run("git", "status", "--short") == ""
+    rows = list(csv.DictReader(clean.run("dvc", "exp", "show", "--csv").splitlines()))
+    found = {(row["lora.r"], row["train.learning_rate"]): row for row in rows}
+    committed = next(row for row in rows if row["rev"] == "main")
+    default = committed["train.learning_rate"]
+    for variant in (("2", default), ("4", default), (committed["lora.r"], "0.02")):
+        assert found[variant]["eval_loss"]
+    losses = {row["eval_loss"] for row in found.values()}
+    assert len(losses) == len(found)
+
+
+def waiting(repository: Repository) -> bool:
+    """Whether an experiment of the queue has not ended."""
+    status = repository.run("dvc", "queue", "status")
+    assert "Failed" not in status
+    return "Queued" in status or "Running" in status
+
+
+def read_json(output: str) -> dict:
+    """What a command printed as JSON; warnings may stand before it."""
+    return json.loads(output.splitlines()[-1])
