@@ -88,8 +88,9 @@ def make_trainer(
     arguments: Any,
     budget: Budget,
 ) -> FlatTrainer:
-    """The trainer as `stages.train.training` makes it, on weights that no manifest names."""
-    base = load_base(model, params.quantization, params.compute, weights=model)
+    """The trainer as `stages.train.training` makes it, on `models/base` or a folder of weights."""
+    weights = None if (model / "manifest.json").exists() else model
+    base = load_base(model, params.quantization, params.compute, weights)
     plan.padded = not attention.settle(base)
     speed.cut_last_layer(base, plan)
     adapted = add_lora(base, params.lora, params.seed)

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from stages.fetch.streams import Record, decode, read_lines, read_whole, row_sha256
 
 MAX_JSON_BYTES = 256 << 20  # a JSON file is read whole, and needs about eight times its size
+MAX_DEPTH = 100  # the same on every Python: what its own parser takes differs
 
 
 def read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
@@ -76,4 +77,15 @@ def _row(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         kind = "an empty object" if value == {} else f"a {type(value).__name__}"
         raise ValueError(f"{where} is {kind}, not an object with a value for each column")
+    _check_depth(value, where)
     return value
+
+
+def _check_depth(row: dict[str, Any], where: str) -> None:
+    level: list[Any] = [row]
+    for _ in range(MAX_DEPTH):
+        values = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [value for part in values for value in part if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"{where} is nested too deeply, more than {MAX_DEPTH} levels")
