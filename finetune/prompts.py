@@ -4,6 +4,7 @@ Every function takes a fast tokenizer of transformers and adds special tokens th
 only (`add_special_tokens=False` everywhere), so that a BOS is never doubled.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.params import Prompt
+
+_GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # all that they are is in their files
 
 Message = dict[str, str]
 Offsets = list[tuple[int, int]]
@@ -32,10 +35,7 @@ def open_tokenizer(base: Path) -> Any:
     """
     if not (base / "tokenizer_config.json").exists():
         raise ValueError(f"{base} holds no tokenizer; run `dvc repro fetch_model`")
-    from transformers import AutoTokenizer  # takes seconds
-
-    # With mistral-common installed, a tekken.json would be preferred, whose tokenizer is slow.
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, mistral_format=False)
+    tokenizer = _load_tokenizer(base)
     if not tokenizer.is_fast:
         raise ValueError(f"{base}: the tokenizer has no tokenizer.json, which preprocess needs")
     if tokenizer.eos_token_id is None:
@@ -43,6 +43,18 @@ def open_tokenizer(base: Path) -> Any:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def _load_tokenizer(base: Path) -> Any:
+    name = json.loads((base / "tokenizer_config.json").read_text()).get("tokenizer_class")
+    if name in _GENERIC:
+        from transformers import PreTrainedTokenizerFast  # what AutoTokenizer would choose
+
+        return PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
+    from transformers import AutoTokenizer  # imports torch, which takes seconds
+
+    # With mistral-common installed, a tekken.json would be preferred, whose tokenizer is slow.
+    return AutoTokenizer.from_pretrained(base, local_files_only=True, mistral_format=False)
 
 
 def render_prompts(

@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
+import shlex
 
 import pytest
 
-from tests.repository import Repository, stages, wait_for
+from tests.repository import ROOT, Repository, stages, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +45,9 @@ def test_variants_are_queued_and_run_aside(clean):
     default = committed["train.learning_rate"]
     for variant in (("2", default), ("4", default), (committed["lora.r"], "0.02")):
         assert found[variant]["eval_loss"]
+    options = re.search(r"^ {4}dvc exp show (.*)$", (ROOT / "README.md").read_text(), re.M)[1]
+    table = clean.run("dvc", "exp", "show", "--no-pager", *shlex.split(options), COLUMNS="80")
+    assert "lora.r" in table and "…" not in table
     losses = {row["eval_loss"] for row in found.values()}
     assert len(losses) == len(found)
 
