@@ -206,3 +206,14 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tiny_base):
 def test_a_text_that_spells_a_special_token_is_recognised(tiny):
     assert holds_special_token(tiny, "one </s> two")
     assert not holds_special_token(tiny, "a < b > c </ s>")
+
+
+def test_the_short_way_to_a_tokenizer_leads_to_the_same_one(tiny_base):
+    from transformers import AutoTokenizer
+
+    ours, auto = open_tokenizer(tiny_base), AutoTokenizer.from_pretrained(tiny_base)
+    assert type(ours) is type(auto)
+    assert ours.chat_template == auto.chat_template
+    assert (ours.eos_token_id, ours.bos_token_id) == (auto.eos_token_id, auto.bos_token_id)
+    text = "Who pays? <s>Die Nachbarn, § 5.</s>"
+    assert ours(text, add_special_tokens=False) == auto(text, add_special_tokens=False)
