@@ -12,9 +12,24 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from bench.engines.own import make_trainer
+from bench.engines.recipe import pad_to
+from bench.engines.rows import labelled
+from bench.runs import Run
+from finetune.model import add_lora, load_base, resolve
+from finetune.params import Params, load
+from finetune.tokens import TokenRows
+from stages.train.fitting import plan_memory
+from stages.train.settings import quieten, training_arguments
+from stages.train.steps import Plan, make_plan
 
 STEPS, WARMUP = 6, 2
 KINDS = ("own", "plain", "own-4bit", "plain-4bit")
@@ -52,97 +67,63 @@ def _parse() -> argparse.Namespace:
 
 def _measure(arguments: argparse.Namespace) -> dict[str, float]:
     """In the child: seconds a step after the first ones, and the real tokens of a step."""
-    from finetune.params import load
-    from finetune.tokens import TokenRows
-    from stages.train.settings import quieten
-    from stages.train.steps import make_plan
-
     quieten()
-    kind, params = arguments.child, load()
+    kind, base, params = arguments.child, Path(arguments.base), load()
     quantization = replace(params.quantization, dequantize=not kind.endswith("4bit"))
     train = replace(params.train, max_steps=WARMUP + STEPS, warmup_steps=0)
     params = replace(params, quantization=quantization, train=train)
     rows = TokenRows(Path(arguments.prepared) / "train")
     plan = make_plan(params, rows, 1)
+    make = _own if kind.startswith("own") else _plain
     with tempfile.TemporaryDirectory() as out:
-        make = _own if kind.startswith("own") else _plain
-        trainer = make(params, Path(arguments.base), rows, plan, Path(out))
-        clock = _Clock()
-        trainer.add_callback(clock.callback())
+        options = training_arguments(params, resolve(params.compute), plan, Path(out))
+        options.eval_strategy = options.save_strategy = "no"
+        trainer = make(params, base, rows, plan, options)
+        clock = Clock()
+        trainer.add_callback(clock)
         trainer.train()
     tokens = plan.seen(WARMUP + STEPS)["tokens"] - plan.seen(WARMUP)["tokens"]
-    return {"step_s": clock.seconds() / STEPS, "tokens": tokens / STEPS}
+    seconds = clock.ends[-1] - clock.ends[WARMUP - 1]
+    return {"step_s": seconds / STEPS, "tokens": tokens / STEPS}
 
 
-class _Clock:
-    """The time from the end of the warm-up to the end of the last step."""
+class Clock(TrainerCallback):
+    """Notes when each step ends. All runs are timed over the same steps, not over a time."""
 
     def __init__(self) -> None:
-        self._ends: list[float] = []
+        self.ends: list[float] = []
 
-    def callback(self) -> Any:
-        import time
-
-        from transformers import TrainerCallback
-
-        ends = self._ends
-
-        class Ends(TrainerCallback):
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                ends.append(time.monotonic())
-
-        return Ends()
-
-    def seconds(self) -> float:
-        return self._ends[-1] - self._ends[WARMUP - 1]
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.ends.append(time.monotonic())
 
 
-def _own(params: Any, base: Path, rows: Any, plan: Any, out: Path) -> Any:
-    from bench.engines.own import make_trainer
-    from bench.runs import Run
-    from finetune.model import resolve
-    from stages.train.fitting import plan_memory
-    from stages.train.settings import training_arguments
-
-    arguments = training_arguments(params, resolve(params.compute), plan, out)
-    arguments.eval_strategy = arguments.save_strategy = "no"
-    params, budget = plan_memory(params, base, plan, arguments.device)
-    return make_trainer(Run("own", "law", 4), params, base, rows, plan, arguments, budget)
+def _own(
+    params: Params, base: Path, rows: TokenRows, plan: Plan, options: TrainingArguments
+) -> Trainer:
+    params, budget = plan_memory(params, base, plan, options.device)
+    return make_trainer(Run("own", "law", plan.share), params, base, rows, plan, options, budget)
 
 
-def _plain(params: Any, base: Path, rows: Any, plan: Any, out: Path) -> Any:
+def _plain(
+    params: Params, base: Path, rows: TokenRows, plan: Plan, options: TrainingArguments
+) -> Trainer:
     """As it is commonly written: the whole head, a batch padded to its longest example."""
-    import torch
-    from transformers import Trainer
-
-    from bench.engines.recipe import pad_to
-    from finetune.model import add_lora, load_base, resolve
-    from stages.train.settings import training_arguments
-
-    examples = [
-        _labelled(rows[int(row)]) for step in range(plan.steps) for row in plan.rows_of(step)
-    ]
-    arguments = training_arguments(params, resolve(params.compute), plan, out)
-    arguments.eval_strategy = arguments.save_strategy = "no"
-
-    class InOrder(Trainer):
-        def _get_train_sampler(self, *_: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
-
+    drawn = [rows[int(row)] for step in range(plan.steps) for row in plan.rows_of(step)]
     model = load_base(base, params.quantization, params.compute)
     model.set_attn_implementation("sdpa")
     return InOrder(
         add_lora(model, params.lora, params.seed),
-        arguments,
-        train_dataset=examples,
+        options,
+        train_dataset=[labelled(row.input_ids.tolist(), *row.spans.tolist()) for row in drawn],
         data_collator=pad_to(None),
     )
 
 
-def _labelled(row: Any) -> dict[str, list[int]]:
-    ids = row.input_ids.tolist()
-    [start, end] = row.spans.tolist()
-    return {"input_ids": ids, "labels": [-100] * start + ids[start:end] + [-100] * (len(ids) - end)}
+class InOrder(Trainer):
+    """Takes the examples as they come: the plan's order."""
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
 
 
 if __name__ == "__main__":

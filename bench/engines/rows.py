@@ -18,11 +18,12 @@ def adapter_targets(adapter: str) -> list[str]:
 
 def as_rows(kind: str, count: int, words: int) -> list[dict[str, list[int]]]:
     """input_ids and labels, -100 where nothing is supervised."""
-    rows = []
-    for ids, (start, end) in draw_rows(kind, count, words):
-        labels = [-100] * start + ids[start:end] + [-100] * (len(ids) - end)
-        rows.append({"input_ids": ids, "labels": labels})
-    return rows
+    return [labelled(ids, *span) for ids, span in draw_rows(kind, count, words)]
+
+
+def labelled(ids: list[int], start: int, end: int) -> dict[str, list[int]]:
+    """input_ids and labels of an example whose tokens [start, end) are supervised."""
+    return {"input_ids": ids, "labels": [-100] * start + ids[start:end] + [-100] * (len(ids) - end)}
 
 
 class Counting:
