@@ -9,6 +9,7 @@ class Run:
 
     `examples` make an optimizer step; `options` are the engine's own. `adapter` is the LoRA of the
     law preset (rank 16, every linear layer) or of the food preset (rank 32, query, key and value).
+    `warmup_steps` are not measured: where passes are recorded, until most shapes have come once.
     """
 
     engine: str
@@ -16,10 +17,15 @@ class Run:
     examples: int
     adapter: str = "law"
     options: dict[str, object] = field(default_factory=dict)
+    warmup_steps: int = 4
+
+
+RECORDING = 200  # steps
 
 
 def _own(data: str, examples: int, adapter: str = "law", **options: object) -> Run:
-    return Run("own", data, examples, adapter, options)
+    small = examples == 8 and data == "law"
+    return Run("own", data, examples, adapter, options, RECORDING if small else 4)
 
 
 RUNS = {
@@ -38,6 +44,8 @@ RUNS = {
     "own-law-64-paged8": _own("law", 64, optim="paged_adamw_8bit"),
     "own-law-64-dropout": _own("law", 64, dropout=0.05),
     "own-law-64-whole-last-layer": _own("law", 64, reads_few=False),
+    "own-law-64-unshared": _own("law", 64, shared=False),
+    "own-causal-recorded": _own("causal", 8, recorded=True),
     # Fitted into the memory that is there.
     "own-law-64-auto": _own("law", 64, memory="auto", dequantize=False),
     "own-law-8-auto": _own("law", 8, memory="auto", dequantize=False),

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--runs", nargs="+", default=STANDARD, choices=list(RUNS), metavar="RUN")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a window")
     parser.add_argument("--windows", type=int, default=3, help="whose median counts")
-    parser.add_argument("--warmup-steps", type=int, default=4)
     parser.add_argument("--timeout", type=float, default=240.0, help="seconds for a run")
     parser.add_argument("--cap-gb", type=float, help="pretend that the device has so much memory")
     parser.add_argument("--profile", type=Path, help="folder for a table of kernels of each run")
@@ -99,7 +99,7 @@ def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
 def _command(arguments: argparse.Namespace, python: str, *more: str) -> list[str]:
     options = ["--shape", arguments.shape, "--model", str(arguments.model)]
     options += ["--storage", arguments.storage, "--seconds", str(arguments.seconds)]
-    options += ["--windows", str(arguments.windows), "--warmup-steps", str(arguments.warmup_steps)]
+    options += ["--windows", str(arguments.windows)]
     if arguments.layers:
         options += ["--layers", str(arguments.layers)]
     if arguments.profile:
@@ -127,6 +127,8 @@ def _start(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 def _measure(arguments: argparse.Namespace) -> None:
     """In the child: train and print one line."""
     run = find_run(arguments.child)
+    if run.engine == "own":
+        importlib.import_module("finetune")  # before torch, as the stages do
     # First of all: Unsloth must be imported before what it changes.
     engine = importlib.import_module(f"bench.engines.{run.engine}")
     _cap(arguments.cap_gb)
@@ -134,12 +136,21 @@ def _measure(arguments: argparse.Namespace) -> None:
     watch = {
         "seconds": arguments.seconds,
         "windows": arguments.windows,
-        "warmup_steps": arguments.warmup_steps,
+        "warmup_steps": run.warmup_steps,
         "profile": arguments.profile and arguments.profile / f"{arguments.child}.txt",
     }
     result = engine.measure(run, arguments.model, words, watch)
+    if run.engine != "own":
+        result["peers"] = {name: _version(name) for name in ("transformers", "trl", "unsloth")}
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(result), flush=True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _cap(gigabytes: float | None) -> None:

@@ -77,7 +77,7 @@ class Graphs:
         self._run, self._parameters, self._device = run, list(parameters), device
         self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._scale = torch.zeros((), device=device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, MicroBatch, torch.Tensor]] = {}
 
     def begin_step(self) -> None:
@@ -101,19 +101,19 @@ class Graphs:
         static = batch.to(self._device)
         kept = [gradient.clone() for gradient in self._gradients]
         self._warm_up(static)
+        torch.cuda.empty_cache()  # the graph's memory is its own, and takes the same again
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             loss = self._run(static, self._scale)
         torch._foreach_copy_(self._gradients, kept)
         return graph, static, loss
 
     def _warm_up(self, static: MicroBatch) -> None:
         """Outside of a recording: compile, and initialise libraries."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             self._run(static, self._scale)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(self._stream)
 
 
 def _shape(batch: MicroBatch) -> tuple:

@@ -1,1 +1,1 @@
-import finetune  # noqa: F401  (sets up logging before any library is imported)
+import finetune  # noqa: F401  (sets up logging and memory before any library is imported)

@@ -65,7 +65,6 @@ def make_params(run: Run) -> Params:
         "save_steps": MANY,
         "memory": "fixed",
         "micro_batch_tokens": 20480,
-        "optim": "adamw_torch_fused",
         "compile": torch.cuda.is_available(),
     }
     known = ("compile", "kernels", "memory", "optim", "micro_batch_tokens")
@@ -73,7 +72,7 @@ def make_params(run: Run) -> Params:
     return replace(
         params,
         compute=replace(params.compute, device="auto", dtype="auto"),
-        lora=replace(params.lora, dropout=options.get("dropout", 0.0)),
+        lora=replace(params.lora, dropout=options.get("dropout", params.lora.dropout)),
         quantization=replace(params.quantization, dequantize=options.get("dequantize", True)),
         train=replace(params.train, **train),
     )
@@ -94,10 +93,12 @@ def make_trainer(
     plan.padded = not attention.settle(base)
     speed.cut_last_layer(base, plan)
     adapted = add_lora(base, params.lora, params.seed)
+    if run.options.get("shared", True):
+        speed.share_inputs(adapted)
     speed.compile_layers(adapted, params)
     speed.record_passes(plan, params, budget, arguments.world_size)
     for name in ("recorded", "reads_few"):
-        setattr(plan, name, getattr(plan, name) and run.options.get(name, True))
+        setattr(plan, name, run.options.get(name, getattr(plan, name)))
     trainer = FlatTrainer(
         model=adapted,
         args=arguments,

@@ -22,7 +22,7 @@ def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[st
     loaded = prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=True)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=adapter_targets(run.adapter))
     collator = Counting(pad_to(LONGEST))
-    stopwatch = Stopwatch(lambda: collator.tokens, **watch)
+    stopwatch = Stopwatch(lambda: collator.tokens(trainer), **watch)
     arguments = TrainingArguments(
         "unused",
         per_device_train_batch_size=run.options["batch"],

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from transformers import Trainer
+
 from bench.workloads import draw_rows
 
 TARGETS = {
@@ -27,11 +29,16 @@ def labelled(ids: list[int], start: int, end: int) -> dict[str, list[int]]:
 
 
 class Counting:
-    """A collator that counts the real tokens that pass through it."""
+    """A collator that counts the real tokens that pass through it, batch by batch."""
 
     def __init__(self, collator: Callable[[list[dict[str, Any]]], Any]) -> None:
-        self._collator, self.tokens = collator, 0
+        self._collator = collator
+        self._seen = [0]
 
     def __call__(self, rows: list[dict[str, Any]]) -> Any:
-        self.tokens += sum(len(row["input_ids"]) for row in rows)
+        self._seen.append(self._seen[-1] + sum(len(row["input_ids"]) for row in rows))
         return self._collator(rows)
+
+    def tokens(self, trainer: Trainer) -> int:
+        """Of the steps that `trainer` has made; the loader is a batch ahead of it."""
+        return self._seen[trainer.state.global_step * trainer.args.gradient_accumulation_steps]

@@ -33,7 +33,7 @@ def train(
         disable_tqdm=True,
         **settings,
     )
-    stopwatch = Stopwatch(lambda: trainer.data_collator.tokens, **watch)
+    stopwatch = Stopwatch(lambda: trainer.data_collator.tokens(trainer), **watch)
     trainer = SFTTrainer(
         model,
         args=arguments,

@@ -79,6 +79,7 @@ def _load_model(
     plan.padded = not attention.settle(base)
     speed.cut_last_layer(base, plan)
     model = add_lora(base, params.lora, params.seed)
+    speed.share_inputs(model)
     speed.compile_layers(model, params)
     if start or params.train.init_adapter:
         read_weights(model, start or Path(params.train.init_adapter))

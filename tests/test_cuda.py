@@ -1,0 +1,138 @@
+"""What runs on a GPU gives what runs on a CPU, one example at a time, in float32."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, MistralConfig
+
+from finetune import attention
+from finetune.batches import collate_flat, collate_padded, collate_stacked
+from finetune.losses import token_nll
+from finetune.model import add_lora
+from finetune.params import Lora
+from finetune.tokens import Row
+from tests import sessions
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+LENGTHS = (9, 2, 170, 64, 65, 300)
+SIZES = {
+    "vocab_size": 500,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "initializer_range": 0.1,
+    "sliding_window": None,
+}
+LORA = Lora(r=8, alpha=16, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
+# Of a gradient, by its norm, in float32; in bfloat16, against what one example at a time gives.
+EXACT, WORSE = 1e-4, 1.3
+
+
+def _rows(lengths=LENGTHS) -> list[Row]:
+    torch.manual_seed(1)
+    ids = [torch.randint(1, 500, (length,), dtype=torch.int32).numpy() for length in lengths]
+    spans = [torch.tensor([len(each) // 2, len(each)], dtype=torch.int32).numpy() for each in ids]
+    return [Row(str(at), "law", *pair) for at, pair in enumerate(zip(ids, spans, strict=True))]
+
+
+def _alone(rows) -> list:
+    return [collate_padded([row]) for row in rows]
+
+
+def _together(how) -> Callable:
+    return lambda rows: [how(rows)]
+
+
+def _gradients(rows, *, device="cuda", dtype=torch.float32, cut=_alone, compiled=False):
+    """Losses in the order of `rows`, and the adapter's gradients, both float32 on the CPU."""
+    attention.register()
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES), attn_implementation="flat")
+    model = add_lora(base.to(device, dtype).requires_grad_(False), LORA, seed=0)
+    torch.manual_seed(2)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for parameter in trained.values():
+        parameter.data.copy_(torch.randn(parameter.shape) / 16)
+    if compiled:
+        for layer in base.model.layers:
+            layer.compile(dynamic=True)
+    losses = torch.cat([token_nll(model, each.to(torch.device(device))) for each in cut(rows)])
+    losses.mean().backward()
+    return losses.detach().cpu(), {name: p.grad.float().cpu() for name, p in trained.items()}
+
+
+def _distance(found, expected) -> float:
+    """The norm of all differences over that of what is expected: losses and gradients as one."""
+    pairs = [(found[0], expected[0]), *((found[1][name], expected[1][name]) for name in found[1])]
+    apart = [(a - b).norm() / b.norm() for a, b in pairs]
+    return float(torch.stack(apart).norm())
+
+
+CUTS = {
+    "flat": (_together(collate_flat), LENGTHS),
+    "padded": (_together(collate_padded), LENGTHS),
+    "stacked": (_together(collate_stacked), (128,) * 4),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["launched", "compiled"])
+@pytest.mark.parametrize(("cut", "lengths"), CUTS.values(), ids=CUTS.keys())
+def test_losses_and_gradients_are_those_of_one_example_at_a_time(cut, lengths, compiled):
+    rows = _rows(lengths)
+    expected = _gradients(rows, device="cpu")
+    assert _distance(_gradients(rows, cut=cut, compiled=compiled), expected) < EXACT
+    half = {"dtype": torch.bfloat16, "compiled": compiled}
+    rounding = _distance(_gradients(rows, **half), expected)
+    assert _distance(_gradients(rows, cut=cut, **half), expected) < WORSE * rounding
+
+
+@pytest.fixture
+def run_stage(workspace, write_params):
+    """A function that runs the train stage here, on the GPU, and returns its losses by step."""
+
+    def run(at: str = "", resume: bool = False, **changes: object) -> dict[int, float]:
+        if not resume:
+            shutil.rmtree(workspace / "models" / "resume", ignore_errors=True)
+        compute = {"device": "cuda", "dtype": "bfloat16", "num_threads": None}
+        write_params(workspace, compute=compute, train__logging_steps=1, **changes)
+        code, log = sessions.train(workspace, at=at)
+        if at:
+            return {}
+        assert code == 0, log
+        found = Path("models/checkpoints/step-8/trainer_state.json")
+        history = json.loads(found.read_text())["log_history"]
+        return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+    return run
+
+
+CHANGES = {
+    "compiled, and recorded where that pays": {"train__compile": True},
+    "with weights in 4 bits": {"quantization__dequantize": False},
+    "with activations made again": {"train__gradient_checkpointing": True},
+    "with memory fitted": {"train__memory": "auto"},
+    "in passes of one size more": {"train__micro_batch_tokens": 1000},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_what_makes_a_run_fast_or_small_does_not_change_its_losses(run_stage, changes):
+    expected = run_stage(quantization__dequantize=True)
+    found = run_stage(**{"quantization__dequantize": True} | changes)
+    assert found == pytest.approx(expected, rel=2e-2)
+
+
+def test_a_killed_run_continues_as_if_it_had_not_been(run_stage):
+    expected = run_stage(train__compile=True, lora__dropout=0.1)
+    run_stage(at="SIGKILL write_adapter 3", train__compile=True, lora__dropout=0.1)
+    found = run_stage(resume=True, train__compile=True, lora__dropout=0.1)
+    assert "continuing from" in Path("log.txt").read_text()
+    assert found == pytest.approx(expected, rel=2e-2)

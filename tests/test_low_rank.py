@@ -1,0 +1,116 @@
+"""Products made once for all that read a tensor are those that peft makes for each layer."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import MistralConfig
+from transformers.models.auto import AutoModelForCausalLM
+
+from finetune import low_rank
+from finetune.model import add_lora
+from finetune.params import Lora
+from stages.train import speed
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+LORA = Lora(r=4, alpha=8, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
+
+
+def _model(**changes: object):
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES)).requires_grad_(False)
+    lora = Lora(**{name: getattr(LORA, name) for name in LORA.__dataclass_fields__} | changes)
+    model = add_lora(base, lora, seed=0)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.3)
+    return model.train()
+
+
+def _gradients(model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    torch.manual_seed(2)
+    ids = torch.randint(1, 50, (2, 9))
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    return loss.detach(), {
+        n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
+    }
+
+
+def test_layers_that_read_the_same_tensor_are_found_together():
+    model = _model()
+    names_of = {module: name.rpartition(".")[2] for name, module in model.named_modules()}
+    groups = low_rank.readers(model)
+    names = [[names_of[layer] for layer in group] for group in groups[:4]]
+    attention, feed_forward = ["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"]
+    assert names == [attention, ["o_proj"], feed_forward, ["down_proj"]]
+    assert len(groups) == 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"target_modules": ["q_proj", "v_proj", "up_proj"]}, {"use_rslora": True}],
+    ids=["all layers", "some layers", "another scale"],
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_losses_and_gradients_are_those_of_peft(changes, checkpointing):
+    model = _model(**changes)
+    if checkpointing:
+        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        model.get_base_model().enable_input_require_grads()
+    loss, gradients = _gradients(model)
+    low_rank.install(model)
+    shared_loss, shared = _gradients(model)
+    torch.testing.assert_close(shared_loss, loss, rtol=1e-5, atol=1e-6)
+    assert shared.keys() == gradients.keys()
+    for name, gradient in shared.items():
+        assert (gradient - gradients[name]).norm() < 1e-5 * gradients[name].norm(), name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointing):
+    expected = _gradients(_model())
+    model = _model()
+    low_rank.install(model)
+    if checkpointing:
+        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    whole = {"backend": "aot_eager", "fullgraph": True}
+    plain = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **more: plain(self, **whole | more))
+    speed.compile_layers(model, SimpleNamespace(train=SimpleNamespace(compile=True)))
+    loss, gradients = _gradients(model)
+    torch.testing.assert_close(loss, expected[0], rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        assert (gradient - expected[1][name]).norm() < 1e-5 * expected[1][name].norm(), name
+
+
+def test_with_dropout_each_layer_drops_its_own():
+    model = _model(dropout=0.5)
+    torch.manual_seed(3)
+    loss, _ = _gradients(model)
+    low_rank.install(model)
+    shared_loss, _ = _gradients(model)
+    torch.testing.assert_close(shared_loss, loss, rtol=1e-5, atol=1e-6)
+
+
+def test_a_disabled_adapter_adds_nothing_and_no_tensor_is_kept():
+    model = _model()
+    low_rank.install(model)
+    ids = torch.arange(1, 6)[None]
+    with model.disable_adapter():
+        plain = model(input_ids=ids).logits
+    assert not torch.allclose(model(input_ids=ids).logits, plain)
+    parts = [m.lora_variant["default"] for m in model.modules() if hasattr(m, "lora_variant")]
+    assert all(part._product._input is None for part in parts)
