@@ -20,6 +20,11 @@ TEXT = (
 WORDS = TEXT.split()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def question(number: int) -> dict[str, str]:
     """One made-up question and its title; the same for the same number."""
     drawn = random.Random(number)

@@ -96,11 +96,11 @@ def _session(folder: Path, at: str, environment: dict[str, str]) -> None:
     # Loading again in a fresh process takes long, and is tested by itself.
     __main__.verify = lambda *_: None
     if at:
-        _arm(*at.split())
+        arm(*at.split())
     run(__main__.main)
 
 
-def _arm(name: str, point: str, count: str) -> None:
+def arm(name: str, point: str, count: str) -> None:
     """Send this process the signal `name` in the count-th call of a function."""
     from finetune import checkpoints
     from stages.train import evaluation, saving, trainer

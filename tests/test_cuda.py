@@ -17,7 +17,10 @@ from finetune.params import Lora
 from finetune.tokens import Row
 from tests import sessions
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
 
 LENGTHS = (9, 2, 170, 64, 65, 300)
 SIZES = {

@@ -25,6 +25,8 @@ from stages.train.steps import Steps, make_plan
 from tests import sessions
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 DROPOUT = {"lora__dropout": 0.1}
 EXACT = {"train__optim": "adamw_torch", "train__warmup_steps": 1}
 KILLS = {

@@ -12,7 +12,7 @@ from transformers import PrinterCallback
 from bench.runs import Run
 from bench.stopwatch import Stopwatch
 from bench.workloads import write_split
-from finetune import attention
+from finetune import attention, low_rank
 from finetune.model import add_lora, load_base, resolve
 from finetune.params import Params, load
 from finetune.tokens import TokenRows
@@ -94,7 +94,7 @@ def make_trainer(
     speed.cut_last_layer(base, plan)
     adapted = add_lora(base, params.lora, params.seed)
     if run.options.get("shared", True):
-        speed.share_inputs(adapted)
+        low_rank.install(adapted)
     speed.compile_layers(adapted, params)
     speed.record_passes(plan, params, budget, arguments.world_size)
     for name in ("recorded", "reads_few"):

@@ -68,6 +68,8 @@ class Timing(TrainerCallback):
 class Progress(TrainerCallback):
     """One bar over the whole run, on the main process."""
 
+    _bar: tqdm | None = None
+
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         off = not state.is_world_process_zero
         total, done = state.max_steps, state.global_step
@@ -85,4 +87,5 @@ class Progress(TrainerCallback):
 
     def close(self) -> None:
         """Leave the bar as it is and go on below it."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

@@ -1,12 +1,10 @@
 """What makes steps faster and changes no result; chosen once, after the model is loaded."""
 
-import os
-
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from finetune import last_layer, low_rank
+from finetune import last_layer
 from finetune.heads import LossHead
 from finetune.memory import layers_of
 from finetune.params import Params
@@ -38,15 +36,6 @@ def record_passes(plan: Plan, params: Params, budget: Budget, processes: int) ->
     plenty = budget.available and ROOM_FOR_GRAPHS * budget.estimated < budget.available
     small = mean <= LARGEST_RECORDED and not plan.padded
     plan.recorded = bool(params.train.compile and processes == 1 and plenty and small)
-
-
-def share_inputs(model: PeftModel) -> None:
-    """Multiply what several LoRA layers read by all their A matrices at once.
-
-    Not under FSDP, which gathers a layer's weights when peft asks for them.
-    """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
-        low_rank.install(model)
 
 
 def compile_layers(model: PeftModel, params: Params) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 
-from finetune import attention
+from finetune import attention, low_rank
 from finetune.model import add_lora, load_base
 from finetune.params import Params
 from finetune.tokens import TokenRows
@@ -79,7 +79,7 @@ def _load_model(
     plan.padded = not attention.settle(base)
     speed.cut_last_layer(base, plan)
     model = add_lora(base, params.lora, params.seed)
-    speed.share_inputs(model)
+    low_rank.install(model)
     speed.compile_layers(model, params)
     if start or params.train.init_adapter:
         read_weights(model, start or Path(params.train.init_adapter))
