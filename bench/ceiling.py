@@ -3,12 +3,12 @@
 import json
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from bench.shapes import SHAPES, count_weights
+from bench.versions import find_versions
 
 SIDE = 8192
 PACKAGES = ("torch", "triton", "transformers", "peft", "bitsandbytes", "accelerate")
@@ -21,7 +21,7 @@ def main() -> None:
         "layer_weights": layers,
         "head_weights": head,
         "layers": config.num_hidden_layers,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": find_versions(PACKAGES),
     }
     if torch.cuda.is_available():
         facts["hardware"] = torch.cuda.get_device_name()
@@ -54,13 +54,6 @@ def _rate(a: torch.Tensor, b: torch.Tensor, count: int) -> float:
     end.record()
     torch.cuda.synchronize()
     return 2 * SIDE**3 * count / begin.elapsed_time(end) / 1e9
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
 
 
 if __name__ == "__main__":

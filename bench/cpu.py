@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from bench.engines.own import make_trainer
 from bench.engines.recipe import pad_to
-from bench.engines.rows import labelled
+from bench.engines.rows import in_order
 from bench.runs import Run
 from finetune.model import add_lora, load_base, resolve
 from finetune.params import Params, load
@@ -108,13 +108,12 @@ def _plain(
     params: Params, base: Path, rows: TokenRows, plan: Plan, options: TrainingArguments
 ) -> Trainer:
     """As it is commonly written: the whole head, a batch padded to its longest example."""
-    drawn = [rows[int(row)] for step in range(plan.steps) for row in plan.rows_of(step)]
     model = load_base(base, params.quantization, params.compute)
     model.set_attn_implementation("sdpa")
     return InOrder(
         add_lora(model, params.lora, params.seed),
         options,
-        train_dataset=[labelled(row.input_ids.tolist(), *row.spans.tolist()) for row in drawn],
+        train_dataset=in_order(rows, plan),
         data_collator=pad_to(None),
     )
 

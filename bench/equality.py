@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from bench.engines.own import make_trainer
-from bench.engines.rows import labelled
+from bench.engines.rows import in_order
 from bench.runs import Run
 from finetune.model import load_tokenizer, resolve
 from finetune.params import Params, load
@@ -29,6 +29,20 @@ from finetune.weights import locate
 from stages.train.fitting import plan_memory
 from stages.train.settings import quieten, training_arguments
 from stages.train.steps import Plan, make_plan
+
+# What both trainers are told in the same words; TRL has its own of batches.
+RECIPE = (
+    "seed",
+    "use_cpu",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "logging_steps",
+)
 
 
 def main() -> None:
@@ -109,36 +123,25 @@ def _trl(params: Params, arguments: argparse.Namespace, rows: TokenRows, plan: P
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    train, half = params.train, params.compute.dtype == "bfloat16"
+    ours = training_arguments(params, params.compute, plan, Path("unused"))
     options = SFTConfig(
         "unused",
-        seed=params.seed,
-        max_steps=plan.steps,
-        per_device_train_batch_size=train.per_device_train_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=train.warmup_steps,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        optim=train.optim,
-        bf16=half,
-        use_cpu=params.compute.device == "cpu",
+        **{name: getattr(ours, name) for name in RECIPE},
+        per_device_train_batch_size=params.train.per_device_train_batch_size,
+        gradient_accumulation_steps=params.train.gradient_accumulation_steps,
+        bf16=params.compute.dtype == "bfloat16",
         gradient_checkpointing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="sequential",
-        logging_steps=1,
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
     )
-    drawn = [rows[int(row)] for step in range(plan.steps) for row in plan.rows_of(step)]
-    examples = [labelled(row.input_ids.tolist(), *row.spans.tolist()) for row in drawn]
     trainer = SFTTrainer(
         _plain_model(params, arguments),
         args=options,
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=Dataset.from_list(in_order(rows, plan)),
         processing_class=load_tokenizer(arguments.base),
     )
     trainer.train()

@@ -16,11 +16,11 @@ import os
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from bench.runs import RUNS, find_run
+from bench.versions import find_versions
 
 STANDARD = [
     "own-law-64",
@@ -127,8 +127,6 @@ def _start(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 def _measure(arguments: argparse.Namespace) -> None:
     """In the child: train and print one line."""
     run = find_run(arguments.child)
-    if run.engine == "own":
-        importlib.import_module("finetune")  # before torch, as the stages do
     # First of all: Unsloth must be imported before what it changes.
     engine = importlib.import_module(f"bench.engines.{run.engine}")
     _cap(arguments.cap_gb)
@@ -141,16 +139,9 @@ def _measure(arguments: argparse.Namespace) -> None:
     }
     result = engine.measure(run, arguments.model, words, watch)
     if run.engine != "own":
-        result["peers"] = {name: _version(name) for name in ("transformers", "trl", "unsloth")}
+        result["peers"] = find_versions(("transformers", "trl", "unsloth"))
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(result), flush=True)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _cap(gigabytes: float | None) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import finetune  # noqa: F401  isort: skip  (sets up memory; must come before torch)
+
 import torch
 from transformers import PrinterCallback
 

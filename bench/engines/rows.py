@@ -1,11 +1,15 @@
 """The measurement's rows in the form that the peers take."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer
 
 from bench.workloads import draw_rows
+from finetune.tokens import TokenRows
+
+if TYPE_CHECKING:
+    from stages.train.steps import Plan
 
 TARGETS = {
     "law": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
@@ -26,6 +30,12 @@ def as_rows(kind: str, count: int, words: int) -> list[dict[str, list[int]]]:
 def labelled(ids: list[int], start: int, end: int) -> dict[str, list[int]]:
     """input_ids and labels of an example whose tokens [start, end) are supervised."""
     return {"input_ids": ids, "labels": [-100] * start + ids[start:end] + [-100] * (len(ids) - end)}
+
+
+def in_order(rows: TokenRows, plan: "Plan") -> list[dict[str, list[int]]]:
+    """The examples of all steps of `plan`, one after the other."""
+    drawn = [rows[int(row)] for step in range(plan.steps) for row in plan.rows_of(step)]
+    return [labelled(row.input_ids.tolist(), *row.spans.tolist()) for row in drawn]
 
 
 class Counting:
