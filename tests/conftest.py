@@ -8,16 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository import Repository, make_repository
+from tests.repository import ROOT, Repository, make_repository
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and the cores may be shared
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = (
     "my landlord kept the deposit and will not answer me can I sue in small claims court "
     "employer fired without notice pay owed contract signed neighbour fence tree police ticket"
 )
 WORDS = TEXT.split()
+# Of a model of random weights that is made where it is needed.
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,14 +3,19 @@
 They are forked from a server that has imported torch already, so that each takes a second or two.
 """
 
+import json
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from tests.repository import ROOT
 
 COMMAND = [
     "models/base",
@@ -78,6 +83,34 @@ def read_outs(folder: Path) -> dict[str, bytes]:
     """Path -> bytes of every file in the stage's outs."""
     files = [file for out in OUTS for file in [folder / out, *(folder / out).rglob("*")]]
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(files) if f.is_file()}
+
+
+def launch(
+    folder: Path, config: str, *words: str, module: Sequence[str] = ("stages.train",)
+) -> subprocess.Popen:
+    """`accelerate launch` of the stage, or of a module around it, as `config` in `folder` says.
+
+    `words` are the launcher's own. What is logged is in stderr.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, *words]
+    return subprocess.Popen(
+        [*command, "-m", *module, *COMMAND],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TORCHDYNAMO_DISABLE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """What the last checkpoint's trainer has logged."""
+    states = (folder / "models/checkpoints").glob("step-*/trainer_state.json")
+    return json.loads(sorted(states)[-1].read_text())["log_history"]
+
+
+def read_losses(folder: Path) -> dict[int, float]:
+    """Step -> training loss."""
+    return {entry["step"]: entry["loss"] for entry in read_history(folder) if "loss" in entry}
 
 
 def _session(folder: Path, at: str, environment: dict[str, str]) -> None:

@@ -16,18 +16,9 @@ from finetune import attention
 from finetune.batches import collate_flat, collate_padded
 from finetune.losses import token_nll
 from finetune.tokens import Row
+from tests.conftest import SIZES
 
 LENGTHS = (9, 1, 17, 30, 4)
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-}
 
 
 def _model(config, implementation=attention.NAME):

@@ -1,7 +1,5 @@
 """What runs on a GPU gives what runs on a CPU, one example at a time, in float32."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,24 +95,28 @@ def test_losses_and_gradients_are_those_of_one_example_at_a_time(cut, lengths, c
     assert _distance(_gradients(rows, cut=cut, **half), expected) < WORSE * rounding
 
 
-@pytest.fixture
-def run_stage(workspace, write_params):
-    """A function that runs the train stage here, on the GPU, and returns its losses by step."""
+@pytest.fixture(scope="module")
+def run_stage(furnish):
+    """A function that runs the train stage in a folder, on the GPU, and returns its losses."""
 
-    def run(at: str = "", resume: bool = False, **changes: object) -> dict[int, float]:
-        if not resume:
-            shutil.rmtree(workspace / "models" / "resume", ignore_errors=True)
+    def run(folder: Path, at: str = "", **changes: object) -> dict[int, float]:
         compute = {"device": "cuda", "dtype": "bfloat16", "num_threads": None}
-        write_params(workspace, compute=compute, train__logging_steps=1, **changes)
-        code, log = sessions.train(workspace, at=at)
+        changes = {"quantization__dequantize": True} | changes
+        if not (folder / "params.yaml").exists():
+            furnish(folder, compute=compute, train__logging_steps=1, **changes)
+        code, log = sessions.train(folder, at=at)
         if at:
             return {}
         assert code == 0, log
-        found = Path("models/checkpoints/step-8/trainer_state.json")
-        history = json.loads(found.read_text())["log_history"]
-        return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+        return sessions.read_losses(folder)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, run_stage) -> dict[int, float]:
+    """The losses of a run with nothing changed."""
+    return run_stage(tmp_path_factory.mktemp("plain"))
 
 
 CHANGES = {
@@ -122,20 +124,22 @@ CHANGES = {
     "with weights in 4 bits": {"quantization__dequantize": False},
     "with activations made again": {"train__gradient_checkpointing": True},
     "with memory fitted": {"train__memory": "auto"},
-    "in passes of one size more": {"train__micro_batch_tokens": 1000},
+    "in larger passes": {"train__micro_batch_tokens": 1000},
 }
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
-def test_what_makes_a_run_fast_or_small_does_not_change_its_losses(run_stage, changes):
-    expected = run_stage(quantization__dequantize=True)
-    found = run_stage(**{"quantization__dequantize": True} | changes)
-    assert found == pytest.approx(expected, rel=2e-2)
+def test_what_makes_a_run_fast_or_small_does_not_change_its_losses(
+    tmp_path, run_stage, plain, changes
+):
+    assert run_stage(tmp_path, **changes) == pytest.approx(plain, rel=2e-2)
 
 
-def test_a_killed_run_continues_as_if_it_had_not_been(run_stage):
-    expected = run_stage(train__compile=True, lora__dropout=0.1)
-    run_stage(at="SIGKILL write_adapter 3", train__compile=True, lora__dropout=0.1)
-    found = run_stage(resume=True, train__compile=True, lora__dropout=0.1)
-    assert "continuing from" in Path("log.txt").read_text()
+def test_a_killed_run_continues_as_if_it_had_not_been(tmp_path, run_stage):
+    changes = {"train__compile": True, "lora__dropout": 0.1}
+    expected = run_stage(tmp_path / "whole", **changes)
+    killed = tmp_path / "killed"
+    run_stage(killed, at="SIGKILL write_adapter 3", **changes)
+    found = run_stage(killed)
+    assert "continuing from" in (killed / "log.txt").read_text()
     assert found == pytest.approx(expected, rel=2e-2)

@@ -1,9 +1,5 @@
 """Two processes that share one 4-bit model (FSDP) give what one process gives, also when killed."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,23 +26,15 @@ def _launch(folder: Path, at: str = "nothing") -> tuple[int, str]:
     """Run the stage as presets/launch/fsdp.yaml says; exit code, and what it says."""
     config = ROOT / "presets" / "launch" / "fsdp.yaml"
     (folder / "fsdp.yaml").write_text(config.read_text() + "use_cpu: true\n")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "fsdp.yaml"]
-    command += ["--main_process_port", str(sessions.free_port()), "-m", "tests.sharded", at]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TORCHDYNAMO_DISABLE": "1"}
-    done = subprocess.run(
-        [*command, *sessions.COMMAND],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    return done.returncode, done.stdout
+    port = ["--main_process_port", str(sessions.free_port())]
+    process = sessions.launch(folder, "fsdp.yaml", *port, module=("tests.sharded", at))
+    log = process.communicate()[1]
+    return process.returncode, log
 
 
 def _losses(folder: Path) -> list[tuple[int, float]]:
-    state = json.loads((folder / "models/checkpoints/step-8/trainer_state.json").read_text())
-    return [(e["step"], e.get("loss", e.get("eval_loss"))) for e in state["log_history"]]
+    history = sessions.read_history(folder)
+    return [(entry["step"], entry.get("loss", entry.get("eval_loss"))) for entry in history]
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +56,10 @@ def test_two_processes_give_what_one_gives(tmp_path, furnish, alone, at):
     assert code == 0, log
     assert ("continuing from" in log) == bool(at)
     assert (tmp_path / "models/checkpoints/step-8/optimizer_0").is_dir()  # a part for each process
-    expected = _losses(alone)
-    assert [step for step, _ in _losses(tmp_path)] == [step for step, _ in expected]
-    for found, (step, loss) in zip(_losses(tmp_path), expected, strict=True):
-        assert found[1] == pytest.approx(loss, rel=1e-5), step
+    found, expected = _losses(tmp_path), _losses(alone)
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    for (step, ours), (_, theirs) in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5), step
     whole, parts = (
         load_file(folder / "models/adapter/adapter_model.safetensors")
         for folder in (alone, tmp_path)

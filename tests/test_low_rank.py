@@ -1,5 +1,6 @@
 """Products made once for all that read a tensor are those that peft makes for each layer."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,25 +13,15 @@ from finetune import low_rank
 from finetune.model import add_lora
 from finetune.params import Lora
 from stages.train import speed
+from tests.conftest import SIZES
 
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-}
 LORA = Lora(r=4, alpha=8, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
 
 
 def _model(**changes: object):
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES)).requires_grad_(False)
-    lora = Lora(**{name: getattr(LORA, name) for name in LORA.__dataclass_fields__} | changes)
-    model = add_lora(base, lora, seed=0)
+    model = add_lora(base, replace(LORA, **changes), seed=0)
     torch.manual_seed(1)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -47,6 +38,13 @@ def _gradients(model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     return loss.detach(), {
         n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
     }
+
+
+def _compare(found, expected) -> None:
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
+    assert found[1].keys() == expected[1].keys()
+    for name, gradient in found[1].items():
+        assert (gradient - expected[1][name]).norm() < 1e-5 * expected[1][name].norm(), name
 
 
 def test_layers_that_read_the_same_tensor_are_found_together():
@@ -70,13 +68,9 @@ def test_losses_and_gradients_are_those_of_peft(changes, checkpointing):
     if checkpointing:
         model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
         model.get_base_model().enable_input_require_grads()
-    loss, gradients = _gradients(model)
+    expected = _gradients(model)
     low_rank.install(model)
-    shared_loss, shared = _gradients(model)
-    torch.testing.assert_close(shared_loss, loss, rtol=1e-5, atol=1e-6)
-    assert shared.keys() == gradients.keys()
-    for name, gradient in shared.items():
-        assert (gradient - gradients[name]).norm() < 1e-5 * gradients[name].norm(), name
+    _compare(_gradients(model), expected)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -90,15 +84,11 @@ def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointin
     plain = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **more: plain(self, **whole | more))
     speed.compile_layers(model, SimpleNamespace(train=SimpleNamespace(compile=True)))
-    loss, gradients = _gradients(model)
-    torch.testing.assert_close(loss, expected[0], rtol=1e-5, atol=1e-6)
-    for name, gradient in gradients.items():
-        assert (gradient - expected[1][name]).norm() < 1e-5 * expected[1][name].norm(), name
+    _compare(_gradients(model), expected)
 
 
 def test_with_dropout_each_layer_drops_its_own():
     model = _model(dropout=0.5)
-    torch.manual_seed(3)
     loss, _ = _gradients(model)
     low_rank.install(model)
     shared_loss, _ = _gradients(model)

@@ -1,8 +1,6 @@
 """Passes of a step: what memory does not hold is cut smaller, with the same examples and result."""
 
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ import torch
 from stages.train import __main__ as stage
 from stages.train import trainer
 from stages.train.ahead import Ahead
-from tests.sessions import COMMAND
+from tests import sessions
 
 SMALL = 250  # tokens; half of the run's budget fits
 
@@ -24,11 +22,9 @@ def run_stage(workspace, write_params, monkeypatch):
         changes = {"train__max_steps": 4, "train__micro_batch_tokens": 400} | changes
         write_params(workspace, **changes)
         monkeypatch.setattr(stage, "verify", lambda *_: None)
-        monkeypatch.setattr("sys.argv", ["train", *COMMAND])
+        monkeypatch.setattr("sys.argv", ["train", *sessions.COMMAND])
         stage.main()
-        found = sorted(Path("models/checkpoints").glob("step-*/trainer_state.json"))[-1]
-        history = json.loads(found.read_text())["log_history"]
-        return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+        return sessions.read_losses(workspace)
 
     return run
 

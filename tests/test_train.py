@@ -1,10 +1,8 @@
 """The train stage: repeatable, resumable at any moment, and honest about what it saved."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from stages.train.evaluation import evaluation_batches, measure
 from stages.train.settings import training_arguments
 from stages.train.steps import Steps, make_plan
 from tests import sessions
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -275,17 +272,9 @@ mixed_precision: 'no'
 def _launch_on_two_machines(folder: Path) -> list[subprocess.CompletedProcess]:
     """`accelerate launch` as each of two machines would call it, with one process on each."""
     (folder / "two.yaml").write_text(TWO)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml"]
-    command += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(sessions.free_port())]
+    head = ["--main_process_ip", "127.0.0.1", "--main_process_port", str(sessions.free_port())]
     machines = [
-        subprocess.Popen(
-            [*command, "--machine_rank", str(rank), "-m", "stages.train", *sessions.COMMAND],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TORCHDYNAMO_DISABLE": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
+        sessions.launch(folder, "two.yaml", *head, "--machine_rank", str(rank)) for rank in range(2)
     ]
     said = [machine.communicate()[1] for machine in machines]
     return [
