@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 from bench.engines.own import make_trainer
 from bench.engines.rows import in_order
 from bench.runs import Run
-from finetune.model import load_tokenizer, resolve
+from finetune.model import load_tokenizer, quantization_config, resolve
 from finetune.params import Params, load
 from finetune.tokens import TokenRows
 from finetune.weights import locate
@@ -150,17 +150,10 @@ def _trl(params: Params, arguments: argparse.Namespace, rows: TokenRows, plan: P
 
 def _plain_model(params: Params, arguments: argparse.Namespace) -> PeftModel:
     """As transformers and peft load it, with the adapter that this project's run began with."""
-    dtype = getattr(torch, params.compute.dtype)
-    quantized = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=params.quantization.type,
-        bnb_4bit_use_double_quant=params.quantization.double_quantization,
-        bnb_4bit_compute_dtype=dtype,
-    )
     model = AutoModelForCausalLM.from_pretrained(
         locate(arguments.base),
-        quantization_config=quantized,
-        dtype=dtype,
+        quantization_config=quantization_config(params.quantization, params.compute),
+        dtype=getattr(torch, params.compute.dtype),
         device_map={"": 0 if params.compute.device == "cuda" else "cpu"},
         attn_implementation="sdpa",
     )

@@ -9,7 +9,7 @@ class Run:
 
     `examples` make an optimizer step; `options` are the engine's own. `adapter` is the LoRA of the
     law preset (rank 16, every linear layer) or of the food preset (rank 32, query, key and value).
-    `warmup_steps` are not measured: where passes are recorded, until most shapes have come once.
+    `warmup_steps` are not measured.
     """
 
     engine: str
@@ -20,17 +20,15 @@ class Run:
     warmup_steps: int = 4
 
 
-RECORDING = 200  # steps
-
-
 def _own(data: str, examples: int, adapter: str = "law", **options: object) -> Run:
-    small = examples == 8 and data == "law"
-    return Run("own", data, examples, adapter, options, RECORDING if small else 4)
+    return Run("own", data, examples, adapter, options)
 
 
 RUNS = {
     # This project, as the law preset says.
     "own-law-64": _own("law", 64),
+    "own-law-128": _own("law", 128),  # 64 for each of two processes
+    "own-law-128-eager": _own("law", 128, compile=False),
     "own-law-8": _own("law", 8),
     "own-causal": _own("causal", 8),
     "own-food": _own("causal", 32, adapter="food"),
@@ -44,12 +42,13 @@ RUNS = {
     "own-law-64-paged8": _own("law", 64, optim="paged_adamw_8bit"),
     "own-law-64-dropout": _own("law", 64, dropout=0.05),
     "own-law-64-whole-last-layer": _own("law", 64, reads_few=False),
+    "own-law-64-unjoined": _own("law", 64, joined=False),
     "own-law-64-unshared": _own("law", 64, shared=False),
     "own-causal-recorded": _own("causal", 8, recorded=True),
     # Fitted into the memory that is there.
     "own-law-64-auto": _own("law", 64, memory="auto", dequantize=False),
     "own-law-8-auto": _own("law", 8, memory="auto", dequantize=False),
-    "own-food-auto": _own("causal", 32, adapter="food", memory="auto", dequantize=False),
+    "own-food-auto": _own("causal", 8, adapter="food", memory="auto", dequantize=False),
     # The peers.
     "recipe": Run("recipe", "law", 8, options={"batch": 2, "accumulation": 4}),
     "trl-packed": Run("trl", "law", 8, options={"packing": True, "batch": 8, "length": 2048}),
@@ -73,6 +72,13 @@ RUNS = {
     ),
     "unsloth-causal-plain": Run(
         "unsloth", "causal", 8, options={"packing": False, "batch": 8, "checkpointing": False}
+    ),
+    "unsloth-food": Run(
+        "unsloth",
+        "causal",
+        1,
+        "food",
+        options={"packing": False, "batch": 1, "checkpointing": "unsloth"},
     ),
     "trl-causal": Run("trl", "causal", 8, options={"packing": False, "batch": 8, "length": 2048}),
 }

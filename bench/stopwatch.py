@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
@@ -51,8 +52,8 @@ class Stopwatch(TrainerCallback):
             _reset_peak()
         elif step == self._warmup_steps + 2:
             # Two steps tell how many fill a window; they are measured again.
-            now = _now()
-            self._steps_a_window = max(1, round(2 * self._seconds / (now - self._at)))
+            count = max(1, round(2 * self._seconds / (_now() - self._at)))
+            self._steps_a_window = _agree(count)
             self._mark(step)
         elif self._steps_a_window and step == self._step + self._steps_a_window:
             tokens, seconds = self._count() - self._tokens, _now() - self._at
@@ -84,6 +85,14 @@ class Stopwatch(TrainerCallback):
 
     def _mark(self, step: int) -> None:
         self._at, self._tokens, self._step = _now(), self._count(), step
+
+
+def _agree(count: int) -> int:
+    """The first process's number: all must stop after the same step."""
+    agreed = [count]
+    if dist.is_initialized():
+        dist.broadcast_object_list(agreed)
+    return agreed[0]
 
 
 def _now() -> float:

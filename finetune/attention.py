@@ -145,10 +145,11 @@ def _stacked(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
     """Causal attention in rows of one length, by the kernel that is fastest for it."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    grouped = query.shape[1] != key.shape[1]
     with sdpa_kernel(_FASTEST_FIRST, set_priority=True):
-        out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+        out = scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
     return out.transpose(1, 2).contiguous()
 
 
@@ -179,11 +180,8 @@ def _varlen(
             f"{window} tokens are fewer than the example's {longest}; use torch 2.13"
         )
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    if "enable_gqa" in _VARLEN_OPTIONS:
+    if "enable_gqa" in _VARLEN_OPTIONS:  # torch 2.11 takes fewer keys than queries as they are
         options["enable_gqa"] = query.shape[1] != key.shape[1]
-    else:
-        groups = query.shape[1] // key.shape[1]
-        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     out = varlen_attn(query, key, value, bounds, bounds, longest, longest, **options)
     return out[None], None
 

@@ -139,17 +139,19 @@ def _owners(supervised: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.repeat(np.arange(len(supervised)), [len(at) for at in supervised]))
 
 
-def count_groups(lengths: Sequence[int], budget: int, padded: bool) -> int:
+def count_groups(lengths: Sequence[int], budget: int, padded: bool, multiple: int = 1) -> int:
     """How many micro-batches these examples need so that each stays within `budget` tokens.
 
-    Raises ValueError where one example alone is above it.
+    A multiple of `multiple`, of which the number of examples is one too. Raises ValueError where
+    one example alone is above the budget.
     """
     if max(lengths) > budget:
         raise ValueError(
             f"train.micro_batch_tokens is {budget}, an example has {max(lengths)} tokens: "
             "raise it, or lower preprocess.max_length"
         )
-    for groups in range(math.ceil(sum(lengths) / budget), len(lengths) + 1):
+    fewest = math.ceil(sum(lengths) / budget / multiple) * multiple
+    for groups in range(fewest, len(lengths) + 1, multiple):
         if all(_cost(lengths, group, padded) <= budget for group in cut(lengths, groups, padded)):
             return groups
     return len(lengths)

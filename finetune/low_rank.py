@@ -16,17 +16,22 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 from torch.nn.functional import linear
 
+from finetune import joint
 
-def install(model: PeftModel) -> None:
+
+def install(model: PeftModel, join: bool = False) -> None:
     """Let every LoRA layer of `model` take its products from here; but for rounding, the same ones.
 
-    A layer that reads a tensor of its own, or drops some of it, stands alone.
+    A layer that reads a tensor of its own, or drops some of it, stands alone. With `join`, the
+    adapter's part is made together with the base's where it can be (`finetune.joint`).
     """
     adapter = model.active_adapter
     for layers in readers(model):
-        alone = [[layer] for layer in layers]
         drops = not isinstance(layers[0].lora_dropout[adapter], nn.Identity)
-        for group in alone if drops else [layers]:
+        if join and not drops and joint.joinable(layers):
+            joint.join(layers, adapter)
+            continue
+        for group in [[layer] for layer in layers] if drops else [layers]:
             shared = Product(group, adapter)
             for number, layer in enumerate(group):
                 layer.lora_variant[adapter] = Part(shared, number)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from finetune.heads import PIECE
@@ -174,6 +175,29 @@ def estimate(model: nn.Module, params: Params, fit: Fit) -> Estimate:
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The decoder layers: what checkpointing and compilation work on."""
     return [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Keep of each decoder layer its input alone, and make the rest again. Safe to call again."""
+    for layer in layers_of(model):
+        if not isinstance(layer.forward, Checkpointed):
+            layer.forward = Checkpointed(layer, layer.forward)
+
+
+class Checkpointed:
+    """A layer's forward whose activations are made again in the backward pass.
+
+    Around what is compiled, where transformers' own is inside of it: the same code then serves
+    both, and torch 2.11 cannot compile dropout inside.
+    """
+
+    def __init__(self, layer: nn.Module, forward: Callable[..., torch.Tensor]) -> None:
+        self._layer, self._forward = layer, forward
+
+    def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
+        if not self._layer.training:
+            return self._forward(*args, **kwargs)
+        return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
 
 
 def _runs_out(probe: Callable[[Fit], None], option: Fit) -> bool:

@@ -58,7 +58,7 @@ def load_base(
     attention.register()
     model = AutoModelForCausalLM.from_pretrained(
         weights or locate(base),
-        quantization_config=_quantization(quantization, compute),
+        quantization_config=quantization_config(quantization, compute),
         dtype=getattr(torch, compute.dtype),
         device_map={"": _device(compute)},
         attn_implementation=attention.NAME,
@@ -132,7 +132,8 @@ def check_targets(model: nn.Module, lora: Lora) -> None:
         )
 
 
-def _quantization(quantization: Quantization, compute: Compute) -> BitsAndBytesConfig:
+def quantization_config(quantization: Quantization, compute: Compute) -> BitsAndBytesConfig:
+    """`quantization` in transformers' terms; `compute` without `auto` values."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.type,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from finetune import attention
+from finetune import attention, joint, low_rank
 from finetune.batches import collate_flat, collate_padded, collate_stacked
 from finetune.losses import token_nll
 from finetune.model import add_lora
@@ -63,8 +63,10 @@ def _gradients(rows, *, device="cuda", dtype=torch.float32, cut=_alone, compiled
     for parameter in trained.values():
         parameter.data.copy_(torch.randn(parameter.shape) / 16)
     if compiled:
+        low_rank.install(model, join=True)
+        joint.refresh(model)
         for layer in base.model.layers:
-            layer.compile(dynamic=True)
+            layer.forward = torch.compile(layer.forward, dynamic=True)
     losses = torch.cat([token_nll(model, each.to(torch.device(device))) for each in cut(rows)])
     losses.mean().backward()
     return losses.detach().cpu(), {name: p.grad.float().cpu() for name, p in trained.items()}
@@ -84,7 +86,7 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["launched", "compiled"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["launched", "compiled and joined"])
 @pytest.mark.parametrize(("cut", "lengths"), CUTS.values(), ids=CUTS.keys())
 def test_losses_and_gradients_are_those_of_one_example_at_a_time(cut, lengths, compiled):
     rows = _rows(lengths)

@@ -9,7 +9,8 @@ from torch import nn
 from transformers import MistralConfig
 from transformers.models.auto import AutoModelForCausalLM
 
-from finetune import low_rank
+from finetune import joint, low_rank
+from finetune.memory import checkpoint_layers
 from finetune.model import add_lora
 from finetune.params import Lora
 from stages.train import speed
@@ -26,7 +27,7 @@ def _model(**changes: object):
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(0, 0.3)
-    return model.train()
+    return model.double().train()  # so that what differs is no rounding
 
 
 def _gradients(model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -63,36 +64,42 @@ def test_layers_that_read_the_same_tensor_are_found_together():
     ids=["all layers", "some layers", "another scale"],
 )
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_losses_and_gradients_are_those_of_peft(changes, checkpointing):
+@pytest.mark.parametrize("join", [False, True])
+def test_losses_and_gradients_are_those_of_peft(changes, checkpointing, join):
     model = _model(**changes)
     if checkpointing:
-        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-        model.get_base_model().enable_input_require_grads()
+        checkpoint_layers(model)
     expected = _gradients(model)
-    low_rank.install(model)
+    low_rank.install(model, join)
+    joint.refresh(model)
     _compare(_gradients(model), expected)
 
 
+@pytest.mark.parametrize("join", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointing):
+def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointing, join):
     expected = _gradients(_model())
     model = _model()
-    low_rank.install(model)
-    if checkpointing:
-        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    low_rank.install(model, join)
+    joint.refresh(model)
     whole = {"backend": "aot_eager", "fullgraph": True}
-    plain = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **more: plain(self, **whole | more))
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda what, **more: plain(what, **whole | more))
     speed.compile_layers(model, SimpleNamespace(train=SimpleNamespace(compile=True)))
+    if checkpointing:
+        checkpoint_layers(model)
     _compare(_gradients(model), expected)
 
 
-def test_with_dropout_each_layer_drops_its_own():
+@pytest.mark.parametrize("join", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_with_dropout_each_layer_drops_its_own(join, checkpointing):
     model = _model(dropout=0.5)
-    loss, _ = _gradients(model)
-    low_rank.install(model)
-    shared_loss, _ = _gradients(model)
-    torch.testing.assert_close(shared_loss, loss, rtol=1e-5, atol=1e-6)
+    expected = _gradients(model)
+    low_rank.install(model, join)
+    if checkpointing:
+        checkpoint_layers(model)
+    _compare(_gradients(model), expected)
 
 
 def test_a_disabled_adapter_adds_nothing_and_no_tensor_is_kept():
@@ -104,3 +111,26 @@ def test_a_disabled_adapter_adds_nothing_and_no_tensor_is_kept():
     assert not torch.allclose(model(input_ids=ids).logits, plain)
     parts = [m.lora_variant["default"] for m in model.modules() if hasattr(m, "lora_variant")]
     assert all(part._product._input is None for part in parts)
+
+
+def test_joined_layers_follow_the_adapter_when_refreshed():
+    model, plain = _model(), _model()
+    low_rank.install(model, join=True)
+    for each in (model, plain):
+        for name, parameter in each.named_parameters():
+            if "lora_" in name:
+                parameter.data.mul_(1.5)
+    stale = _gradients(model)
+    expected = _gradients(plain)
+    assert (stale[0] - expected[0]).abs() > 1e-3
+    joint.refresh(model)
+    _compare(_gradients(model), expected)
+
+
+def test_layers_in_4_bits_are_not_joined():
+    model = _model()
+    for layer in low_rank.readers(model)[0]:
+        layer.base_layer.__class__ = type("Linear4bit", (nn.Linear,), {})
+    low_rank.install(model, join=True)
+    joined = [module for module in model.modules() if isinstance(module, joint.Joined)]
+    assert len(joined) == 7 + 4

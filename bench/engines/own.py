@@ -29,6 +29,7 @@ from stages.train.trainer import FlatTrainer
 
 PRESETS = {"law": "presets/law-mistral-7b.yaml", "food": "presets/food-mistral-24b.yaml"}
 MANY = 1_000_000  # steps: the stopwatch ends the run
+RECORDING = 200  # steps of warm-up where passes are recorded, until most shapes have come once
 
 
 def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +42,8 @@ def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[st
         arguments = training_arguments(params, resolve(params.compute), plan, Path(folder) / "out")
         params, budget = plan_memory(params, model, plan, arguments.device)
         trainer = make_trainer(run, params, model, rows, plan, arguments, budget)
+        if plan.recorded:
+            watch |= {"warmup_steps": RECORDING}
         stopwatch = Stopwatch(lambda: plan.seen(trainer.state.global_step)["tokens"], **watch)
         trainer.add_callback(stopwatch)
         trainer.train()
@@ -91,12 +94,13 @@ def make_trainer(
 ) -> FlatTrainer:
     """The trainer as `stages.train.training` makes it, on `models/base` or a folder of weights."""
     weights = None if (model / "manifest.json").exists() else model
+    speed.start_compiler(params)
     base = load_base(model, params.quantization, params.compute, weights)
     plan.padded = not attention.settle(base)
     speed.cut_last_layer(base, plan)
     adapted = add_lora(base, params.lora, params.seed)
     if run.options.get("shared", True):
-        low_rank.install(adapted)
+        low_rank.install(adapted, join=run.options.get("joined", params.train.compile))
     speed.compile_layers(adapted, params)
     speed.record_passes(plan, params, budget, arguments.world_size)
     for name in ("recorded", "reads_few"):

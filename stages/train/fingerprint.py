@@ -11,7 +11,18 @@ from finetune.params import Params
 from finetune.records import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("attention", "batches", "checkpoints", "losses", "model", "tokens")
+CODE = (
+    "attention",
+    "batches",
+    "checkpoints",
+    "heads",
+    "joint",
+    "last_layer",
+    "losses",
+    "low_rank",
+    "model",
+    "tokens",
+)
 # What may change in the middle of a run: where it starts from, who watches it, what is kept of it.
 FREE = {"resume_from", "report_to", "save_total_limit", "memory"}
 

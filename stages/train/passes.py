@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from finetune.batches import MicroBatch
 from finetune.graphs import Graphs
-from finetune.memory import Fit, next_smaller, release
+from finetune.memory import Fit, checkpoint_layers, next_smaller, release
 from stages.train.ahead import Ahead
 from stages.train.steps import Plan, Step
 
@@ -30,6 +30,7 @@ class Passes:
         self.options, self.fit = list(options), options[0]
         self._forward = forward
         self._graphs: Graphs | None = None
+        self._checkpoint()
 
     def run(self, model: nn.Module, step: Step) -> torch.Tensor:
         """Forward and backward over all micro-batches of `step`; its examples stay the same.
@@ -51,8 +52,12 @@ class Passes:
         self._steps.forget()
         release()
         self.fit, self._plan.budget = fit, fit.tokens
-        if fit.checkpointing:
-            model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        if self.fit.checkpointing:
+            checkpoint_layers(self._trainer.model)
+            self._plan.recorded = False  # what is made again asks the host for random states
 
     def backward(
         self, model: nn.Module, batch: MicroBatch, scale: float | torch.Tensor

@@ -58,8 +58,6 @@ def training_arguments(
         save_steps=train.save_steps,
         metric_for_best_model="eval_loss",
         greater_is_better=False,
-        activation_checkpointing=train.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
         # It would wait for the device at every step; `Health` looks instead.
         logging_nan_inf_filter=False,
         remove_unused_columns=False,

@@ -1,10 +1,12 @@
 """What makes steps faster and changes no result; chosen once, after the model is loaded."""
 
+from typing import Any
+
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
-from finetune import last_layer
+from finetune import joint, last_layer
 from finetune.heads import LossHead
 from finetune.memory import layers_of
 from finetune.params import Params
@@ -38,6 +40,16 @@ def record_passes(plan: Plan, params: Params, budget: Budget, processes: int) ->
     plan.recorded = bool(params.train.compile and processes == 1 and plenty and small)
 
 
+def start_compiler(params: Params) -> None:
+    """Compile something tiny, while there is nothing else to wait for.
+
+    The compiler's helper processes take seconds to start, and until they have, it makes each kernel
+    by itself, one after the other. By the time the weights are loaded, they are there.
+    """
+    if params.train.compile and torch.cuda.is_available():
+        torch.compile(lambda x: x + 1)(torch.zeros(8, device="cuda"))
+
+
 def compile_layers(model: PeftModel, params: Params) -> None:
     """Compile each decoder layer by itself, once for all lengths.
 
@@ -48,11 +60,23 @@ def compile_layers(model: PeftModel, params: Params) -> None:
     if not params.train.compile:
         return
     torch._dynamo.config.recompile_limit = GRAPHS
-    # What `low_rank` remembers between two layers is forgotten after the second, in any pass.
-    torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+    # `joint` has one, a pure function: what was compiled for it may be kept for later runs.
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
     model.get_base_model().enable_input_require_grads()
     for layer in layers_of(model):
-        layer.compile(dynamic=True)
+        layer.forward = torch.compile(layer.forward, dynamic=True)
     head = model.get_output_embeddings()
     if isinstance(head, LossHead):
         head.compile()
+
+
+class Refresh(TrainerCallback):
+    """Keeps what `joint` has copied from the adapter up to date."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
+        joint.refresh(model)
+
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, *, model: Any, **_: Any
+    ) -> None:
+        joint.refresh(model)

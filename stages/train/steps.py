@@ -57,25 +57,24 @@ class Plan:
         """Passes over the data after `steps`."""
         return steps * self.examples_per_step / len(self.lengths)
 
-    def rows_of(self, step: int, process: int | None = None) -> np.ndarray:
-        """Row numbers of a step (from 0), of one process or of all, int64."""
+    def rows_of(self, step: int) -> np.ndarray:
+        """Row numbers of a step (from 0), int64."""
         first = step * self.examples_per_step
-        if process is None:
-            places = np.arange(first, first + self.examples_per_step)
-        else:
-            places = np.arange(first + process * self.share, first + (process + 1) * self.share)
+        places = np.arange(first, first + self.examples_per_step)
         epochs, at = np.divmod(places, len(self.lengths))
         return np.array([self._permute(int(e))[i] for e, i in zip(epochs, at, strict=True)])
 
     def cut(self, step: int, process: int) -> list[np.ndarray]:
         """Row numbers of each micro-batch; the same number of them on every process.
 
-        One more or less on one process would leave the others waiting for its gradients.
+        One more or less on one process would leave the others waiting for its gradients. The whole
+        step is cut into parts of about equal work, dealt out in turn, so that none waits long.
         """
-        shares = [self.lengths[self.rows_of(step, each)].tolist() for each in range(self.processes)]
-        groups = max(count_groups(lengths, self.budget, self.padded) for lengths in shares)
-        rows = self.rows_of(step, process)
-        return [rows[part] for part in cut(shares[process], groups, self.padded)]
+        rows = self.rows_of(step)
+        lengths = self.lengths[rows].tolist()
+        count = count_groups(lengths, self.budget, self.padded, self.processes)
+        parts = cut(lengths, count, self.padded)
+        return [rows[part] for part in parts[process :: self.processes]]
 
     def seen(self, steps: int) -> dict[str, int]:
         """Examples, tokens and supervised tokens of the first `steps` steps."""

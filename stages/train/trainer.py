@@ -21,6 +21,7 @@ from stages.train.health import Health
 from stages.train.interruption import Interrupted, Interruption
 from stages.train.passes import Passes
 from stages.train.saving import save_checkpoint
+from stages.train.speed import Refresh
 from stages.train.steps import Plan, Step, Steps
 from stages.train.store import Store
 
@@ -53,6 +54,7 @@ class FlatTrainer(Trainer):
         self._steps = Ahead(Steps(rows, plan, self.args.process_index), pinned)
         self.passes = Passes(self, plan, self._steps, ways, self.forward)
         self._validation, self._base, self._interruption = validation, base, interruption
+        self.add_callback(Refresh())
 
     def get_train_dataloader(self) -> DataLoader:
         """One item is one process's share of one step."""

@@ -75,11 +75,12 @@ def _load_model(
     paths: argparse.Namespace, params: Params, plan: Plan, start: Path | None
 ) -> torch.nn.Module:
     """The base model with an adapter: fresh, of `train.init_adapter`, or of the checkpoint."""
+    speed.start_compiler(params)
     base = load_base(paths.base, params.quantization, params.compute)
     plan.padded = not attention.settle(base)
     speed.cut_last_layer(base, plan)
     model = add_lora(base, params.lora, params.seed)
-    low_rank.install(model)
+    low_rank.install(model, join=params.train.compile)
     speed.compile_layers(model, params)
     if start or params.train.init_adapter:
         read_weights(model, start or Path(params.train.init_adapter))
