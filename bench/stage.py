@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from bench.engines.own import PRESETS
 from bench.workloads import write_split
-from finetune.params import load
+from finetune.params import Model, load
 from stages.fetch.model import write_base
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,10 +34,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_params(folder, arguments)
-        furnish(folder, arguments.data)
+        params = load(folder / "params.yaml")
+        furnish(folder, params.model, arguments.data)
         start = time.monotonic()
         done = subprocess.run(
-            [*_launcher(arguments.launch), "-m", "stages.train", *PATHS, *OUTS],
+            [*params.launch.command.split(), "-m", "stages.train", *PATHS, *OUTS],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         )
@@ -66,9 +67,11 @@ def write_params(folder: Path, arguments: argparse.Namespace) -> None:
     yaml = YAML()
     values = yaml.load(ROOT / PRESETS[arguments.preset])
     values["model"] |= {"source": "folder", "revision": None, "folder": str(arguments.model)}
+    values["launch"]["command"] = sys.executable
     if arguments.launch:
-        values["launch"]["command"] = f"accelerate launch --config_file {ROOT / arguments.launch}"
-        values["launch"]["config"] = str(ROOT / arguments.launch)
+        config = str(ROOT / arguments.launch)
+        command = f"{sys.executable} -m accelerate.commands.launch --config_file {config}"
+        values["launch"] |= {"command": command, "config": config}
     for each in arguments.set:
         key, _, value = each.partition("=")
         section, _, name = key.partition(".")
@@ -76,21 +79,13 @@ def write_params(folder: Path, arguments: argparse.Namespace) -> None:
     yaml.dump(values, folder / "params.yaml")
 
 
-def furnish(folder: Path, data: str) -> None:
+def furnish(folder: Path, model: Model, data: str) -> None:
     """models/base and data/prepared, as the stages before `train` would leave them."""
-    model = load(folder / "params.yaml").model
     (folder / "models").mkdir()
     write_base(model, Path(model.folder), folder / "models/base")
     words = json.loads((Path(model.folder) / "config.json").read_text())["vocab_size"]
     for split, count in (("train", 4000), ("validation", 16)):
         write_split(folder / "data/prepared" / split, data, count, words)
-
-
-def _launcher(launch: Path | None) -> list[str]:
-    if launch is None:
-        return [sys.executable]
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
-    return [*accelerate, "--config_file", str(ROOT / launch)]
 
 
 if __name__ == "__main__":
