@@ -45,10 +45,11 @@ RUNS = {
     "own-law-64-unjoined": _own("law", 64, joined=False),
     "own-law-64-unshared": _own("law", 64, shared=False),
     "own-causal-recorded": _own("causal", 8, recorded=True),
-    # Fitted into the memory that is there.
-    "own-law-64-auto": _own("law", 64, memory="auto", dequantize=False),
-    "own-law-8-auto": _own("law", 8, memory="auto", dequantize=False),
-    "own-food-auto": _own("causal", 8, adapter="food", memory="auto", dequantize=False),
+    # Fitted into the memory that is there, in 4 bits where nothing else fits.
+    "own-law-64-auto": _own("law", 64, memory="auto"),
+    "own-law-8-auto": _own("law", 8, memory="auto"),
+    "own-causal-auto": _own("causal", 8, memory="auto"),
+    "own-food-auto": _own("causal", 8, adapter="food", memory="auto"),
     # The peers.
     "recipe": Run("recipe", "law", 8, options={"batch": 2, "accumulation": 4}),
     "trl-packed": Run("trl", "law", 8, options={"packing": True, "batch": 8, "length": 2048}),

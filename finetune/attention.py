@@ -168,17 +168,9 @@ def _varlen(
     window: int | None,
 ) -> tuple[torch.Tensor, None]:
     """One flash kernel over all examples."""
-    options: dict[str, object] = {"scale": scaling}
-    if "window_size" in _VARLEN_OPTIONS:
-        # The kernel counts the tokens before a token, transformers the token too.
-        options["window_size"] = (-1 if window is None else window - 1, 0)
-    elif window is None or longest <= window:
-        options["is_causal"] = True  # torch 2.11
-    else:
-        raise ValueError(
-            f"torch {torch.__version__} has no sliding windows in varlen_attn, and the model's "
-            f"{window} tokens are fewer than the example's {longest}; use torch 2.13"
-        )
+    # The kernel counts the tokens before a token, transformers the token too.
+    before = -1 if window is None else window - 1
+    options: dict[str, object] = {"scale": scaling, "window_size": (before, 0)}
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if "enable_gqa" in _VARLEN_OPTIONS:  # torch 2.11 takes fewer keys than queries as they are
         options["enable_gqa"] = query.shape[1] != key.shape[1]

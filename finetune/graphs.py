@@ -77,7 +77,7 @@ class Graphs:
         self._run, self._parameters, self._device = run, list(parameters), device
         self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._scale = torch.zeros((), device=device)
-        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self._pool, self._stream = torch.cuda.MemPool(), torch.cuda.Stream()
         self._recorded: dict[tuple, tuple[torch.cuda.CUDAGraph, MicroBatch, torch.Tensor]] = {}
 
     def begin_step(self) -> None:
@@ -101,17 +101,20 @@ class Graphs:
         static = batch.to(self._device)
         kept = [gradient.clone() for gradient in self._gradients]
         self._warm_up(static)
-        torch.cuda.empty_cache()  # the graph's memory is its own, and takes the same again
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        with torch.cuda.graph(graph, pool=self._pool.id, stream=self._stream):
             loss = self._run(static, self._scale)
         torch._foreach_copy_(self._gradients, kept)
         return graph, static, loss
 
     def _warm_up(self, static: MicroBatch) -> None:
-        """Outside of a recording: compile, and initialise libraries."""
+        """Outside of a recording: compile, and initialise libraries.
+
+        In the graphs' own memory, which is theirs until they end: elsewhere all that a pass keeps
+        would be held a second time.
+        """
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool):
             self._run(static, self._scale)
         torch.cuda.current_stream().wait_stream(self._stream)
 

@@ -41,15 +41,22 @@ def _returns_logits_of(model: PreTrainedModel, head: nn.Linear) -> bool:
     """Whether the model's logits are exactly what comes out of its head."""
     seen: list[torch.Tensor] = []
     handle = head.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    try:
+        logits = short_pass(model)
+    finally:
+        handle.remove()
+    return len(seen) == 1 and torch.equal(seen[0], logits)
+
+
+def short_pass(model: nn.Module) -> torch.Tensor:
+    """The logits of four tokens, [1, 4, words]: for hooks that look at what calls what."""
     was_training = model.training
     try:
         with torch.no_grad():
-            ids = torch.arange(4, device=head.weight.device)[None]
-            logits = model.eval()(input_ids=ids, use_cache=False).logits
+            ids = torch.arange(4, device=model.device)[None]
+            return model.eval()(input_ids=ids, use_cache=False).logits
     finally:
-        handle.remove()
         model.train(was_training)
-    return len(seen) == 1 and torch.equal(seen[0], logits)
 
 
 class LossHead(nn.Linear):

@@ -46,26 +46,37 @@ def refresh(model: nn.Module) -> None:
         torch._foreach_copy_([each.border for each in joined], scaled)
 
 
-class Group:
-    """The layers that read one tensor; the first of them that is called computes for all."""
+class Shared:
+    """What `count` layers make of the one tensor that they read; the first computes for all."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._input: torch.Tensor | None = None
+        self._results: Matrices = ()
+
+    def result(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
+        """What one layer makes of `tensor` [..., in]. They ask in order."""
+        if tensor is not self._input:
+            self._input, self._results = tensor, self._multiply(tensor)
+        result = self._results[number]
+        if number == self._count - 1:
+            self._input, self._results = None, ()  # or they would live as long as the model
+        return result
+
+    def _multiply(self, tensor: torch.Tensor) -> Matrices:
+        raise NotImplementedError
+
+
+class Group(Shared):
+    """Layers whose base and adapter are multiplied as one."""
 
     def __init__(self, layers: Sequence[LoraLayer], adapter: str) -> None:
+        super().__init__(len(layers))
         self.down = [layer.lora_A[adapter] for layer in layers]
         self.up = [layer.lora_B[adapter] for layer in layers]
         self.scales = [layer.scaling[adapter] for layer in layers]
         self.ranks = [len(each.weight) for each in self.down]
         self.joined: list[Joined] = []
-        self._input: torch.Tensor | None = None
-        self._outputs: Matrices = ()
-
-    def output(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
-        """What base and adapter of one layer make of `tensor` [..., in]. They ask in order."""
-        if tensor is not self._input:
-            self._input, self._outputs = tensor, self._multiply(tensor)
-        output = self._outputs[number]
-        if number == len(self.joined) - 1:
-            self._input, self._outputs = None, ()  # or they would live as long as the model
-        return output
 
     def _multiply(self, tensor: torch.Tensor) -> Matrices:
         wholes = [each.whole for each in self.joined]
@@ -114,7 +125,7 @@ class Joined(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] -> [..., out]."""
-        output = self._group.output(self._number, x)
+        output = self._group.result(self._number, x)
         return output if self.bias is None else output + self.bias
 
 
@@ -182,9 +193,9 @@ def _stack(matrices: Matrices, dtype: torch.dtype) -> torch.Tensor:
 
 @torch.library.custom_op("finetune::project", mutates_args=("wide",))
 def project(wide: torch.Tensor, down: torch.Tensor) -> None:
-    """Write the product of the first columns of `wide` [rows, columns] with `down` [n, size]
+    """Multiply the first columns of `wide` [rows, columns] by `down` [n, size], and write behind.
 
-    into the n columns behind them. The compiler would write all of `wide` again.
+    The n columns behind them, in place: the compiler would write all of `wide` again.
     """
     size = down.shape[1]
     wide[:, size : size + len(down)] = wide[:, :size] @ down.T

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from finetune import joint
+from finetune.heads import short_pass
 
 
 def install(model: PeftModel, join: bool = False) -> None:
@@ -50,33 +51,20 @@ def readers(model: PeftModel) -> list[list[LoraLayer]]:
 
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    was_training = model.training
     try:
-        with torch.no_grad():
-            model.eval()(input_ids=torch.arange(4, device=model.device)[None], use_cache=False)
+        short_pass(model)
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return list(read.values())
 
 
-class Product:
-    """One tensor [..., size], multiplied by the A matrices of all `layers` at once."""
+class Product(joint.Shared):
+    """One tensor [..., size], multiplied by the A matrices of all `layers` at once: [..., r]."""
 
     def __init__(self, layers: Sequence[LoraLayer], adapter: str) -> None:
+        super().__init__(len(layers))
         self._down = [layer.lora_A[adapter] for layer in layers]
-        self._input: torch.Tensor | None = None
-        self._parts: Sequence[torch.Tensor] = ()
-
-    def part(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` [..., size] by the A matrix of one layer, [..., r]. They ask in order."""
-        if tensor is not self._input:
-            self._input, self._parts = tensor, self._multiply(tensor)
-        part = self._parts[number]
-        if number == len(self._down) - 1:
-            self._input, self._parts = None, ()  # or it would live as long as the model
-        return part
 
     def _multiply(self, tensor: torch.Tensor) -> Sequence[torch.Tensor]:
         weights = [layer.weight for layer in self._down]
@@ -102,5 +90,5 @@ class Part(LoraVariant):
     ) -> torch.Tensor:
         """`result` [..., out] of the base layer, and what the adapter adds to it for `x`."""
         dropped = module.lora_dropout[active_adapter](x)
-        low = self._product.part(self._number, dropped) * module.scaling[active_adapter]
+        low = self._product.result(self._number, dropped) * module.scaling[active_adapter]
         return result + module.lora_B[active_adapter](low)

@@ -184,6 +184,11 @@ def checkpoint_layers(model: nn.Module) -> None:
             layer.forward = Checkpointed(layer, layer.forward)
 
 
+def drops(module: nn.Module) -> bool:
+    """Whether anything in `module` draws what to leave out in training."""
+    return any(isinstance(each, nn.Dropout) and each.p for each in module.modules())
+
+
 class Checkpointed:
     """A layer's forward whose activations are made again in the backward pass.
 
@@ -192,12 +197,14 @@ class Checkpointed:
     """
 
     def __init__(self, layer: nn.Module, forward: Callable[..., torch.Tensor]) -> None:
-        self._layer, self._forward = layer, forward
+        self._layer, self._forward, self._draws = layer, forward, drops(layer)
 
     def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
         if not self._layer.training:
             return self._forward(*args, **kwargs)
-        return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
+        # Random states come from the host, which a recorded pass cannot ask.
+        options = {"use_reentrant": False, "preserve_rng_state": self._draws}
+        return checkpoint(self._forward, *args, **options, **kwargs)
 
 
 def _runs_out(probe: Callable[[Fit], None], option: Fit) -> bool:

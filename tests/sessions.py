@@ -1,11 +1,13 @@
 """Training sessions in processes that can really be killed.
 
-They are forked from a server that has imported torch already, so that each takes a second or two.
+They are forked from a server that has imported torch already, so that each takes a second or two;
+where there is a GPU, which no fork may use, each begins anew.
 """
 
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,8 +33,8 @@ COMMAND = [
 ]
 OUTS = ("models/adapter", "models/checkpoints", "reports/train", "metrics/train.json")
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.preloaded"])
+_processes = multiprocessing.get_context("spawn" if shutil.which("nvidia-smi") else "forkserver")
+_processes.set_forkserver_preload(["tests.preloaded"])
 
 
 def start(folder: Path, *, at: str = "", environment: dict[str, str] | None = None) -> BaseProcess:
@@ -41,7 +43,7 @@ def start(folder: Path, *, at: str = "", environment: dict[str, str] | None = No
     `at` lets something happen inside: `SIGKILL write_adapter 2` kills the process in the second
     call of that function; `POISON token_nll 3` makes a loss that is no number.
     """
-    process = _forks.Process(target=_session, args=(folder, at, environment or {}))
+    process = _processes.Process(target=_session, args=(folder, at, environment or {}))
     process.start()
     return process
 

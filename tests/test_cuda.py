@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from finetune import attention, joint, low_rank
 from finetune.batches import collate_flat, collate_padded, collate_stacked
+from finetune.graphs import Graphs, fill_up
 from finetune.losses import token_nll
 from finetune.model import add_lora
 from finetune.params import Lora
@@ -97,6 +98,36 @@ def test_losses_and_gradients_are_those_of_one_example_at_a_time(cut, lengths, c
     assert _distance(_gradients(rows, cut=cut, **half), expected) < WORSE * rounding
 
 
+def test_recorded_passes_give_what_launched_ones_give_and_share_their_memory():
+    kept, numbers = 16, 4_000_000
+    weight = torch.nn.Parameter(torch.ones(1, device="cuda"))
+
+    def run(batch, scale):
+        value = weight * batch.inputs["input_ids"].sum().expand(numbers) / 1000
+        for _ in range(kept):
+            value = value.sin()  # keeps what it is given
+        loss = value.mean() * scale
+        loss.backward()
+        return loss.detach()
+
+    def launch(batch):
+        weight.grad = None
+        loss = run(batch.to(weight.device), torch.tensor(0.5, device=weight.device))
+        return loss.item(), weight.grad.item()
+
+    batches = [fill_up(collate_flat(_rows(each)), 400) for each in ((100,), (200, 7), (400, 3))]
+    expected = [launch(batch) for batch in batches]
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved()
+    graphs = Graphs(run, [weight], weight.device)
+    for batch, each in zip(batches * 2, expected * 2, strict=True):
+        graphs.begin_step()
+        assert (graphs(batch, 0.5).item(), weight.grad.item()) == pytest.approx(each, rel=1e-6)
+    # What is kept once (1.6 times with what passes hold in between), and not again for launching.
+    assert torch.cuda.max_memory_reserved() - before < 2 * kept * numbers * 4
+
+
 @pytest.fixture(scope="module")
 def run_stage(furnish):
     """A function that runs the train stage in a folder, on the GPU, and returns its losses."""
@@ -125,6 +156,10 @@ CHANGES = {
     "compiled, and recorded where that pays": {"train__compile": True},
     "with weights in 4 bits": {"quantization__dequantize": False},
     "with activations made again": {"train__gradient_checkpointing": True},
+    "recorded with activations made again": {
+        "train__compile": True,
+        "train__gradient_checkpointing": True,
+    },
     "with memory fitted": {"train__memory": "auto"},
     "in larger passes": {"train__micro_batch_tokens": 1000},
 }

@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from finetune.batches import MicroBatch
 from finetune.graphs import Graphs
-from finetune.memory import Fit, checkpoint_layers, next_smaller, release
+from finetune.memory import Fit, checkpoint_layers, drops, next_smaller, release
 from stages.train.ahead import Ahead
 from stages.train.steps import Plan, Step
 
@@ -57,7 +57,8 @@ class Passes:
     def _checkpoint(self) -> None:
         if self.fit.checkpointing:
             checkpoint_layers(self._trainer.model)
-            self._plan.recorded = False  # what is made again asks the host for random states
+            # To draw the same again, the host is asked for random states.
+            self._plan.recorded = self._plan.recorded and not drops(self._trainer.model)
 
     def backward(
         self, model: nn.Module, batch: MicroBatch, scale: float | torch.Tensor

@@ -19,8 +19,8 @@ FEW = 0.5
 LARGEST_RECORDED = 6144
 # Layers, the last and others, in training and evaluation, flat and stacked: each is a graph.
 GRAPHS = 64
-# Recorded passes keep their memory, beside what evaluation takes.
-ROOM_FOR_GRAPHS = 1.5
+# Recorded passes keep their memory, beside what evaluation and a first pass take.
+ROOM_FOR_GRAPHS = 1.2
 
 
 def cut_last_layer(base: PreTrainedModel, plan: Plan) -> None:
