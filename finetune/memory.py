@@ -179,14 +179,20 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
 
 def checkpoint_layers(model: nn.Module) -> None:
     """Keep of each decoder layer its input alone, and make the rest again. Safe to call again."""
+    draws = drops(model)
     for layer in layers_of(model):
         if not isinstance(layer.forward, Checkpointed):
-            layer.forward = Checkpointed(layer, layer.forward)
+            layer.forward = Checkpointed(layer, layer.forward, draws)
 
 
-def drops(module: nn.Module) -> bool:
-    """Whether anything in `module` draws what to leave out in training."""
-    return any(isinstance(each, nn.Dropout) and each.p for each in module.modules())
+def drops(model: nn.Module) -> bool:
+    """Whether anything in `model` may draw what to leave out in training.
+
+    A layer for it, or a rate in the model's configuration, which its functions read.
+    """
+    layers = (each.p for each in model.modules() if isinstance(each, nn.Dropout))
+    config = model.config.get_text_config().to_dict()
+    return any(layers) or any(rate for name, rate in config.items() if "drop" in name)
 
 
 class Checkpointed:
@@ -196,8 +202,8 @@ class Checkpointed:
     both, and torch 2.11 cannot compile dropout inside.
     """
 
-    def __init__(self, layer: nn.Module, forward: Callable[..., torch.Tensor]) -> None:
-        self._layer, self._forward, self._draws = layer, forward, drops(layer)
+    def __init__(self, layer: nn.Module, forward: Callable[..., torch.Tensor], draws: bool) -> None:
+        self._layer, self._forward, self._draws = layer, forward, draws
 
     def __call__(self, *args: object, **kwargs: object) -> torch.Tensor:
         if not self._layer.training:

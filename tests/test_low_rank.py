@@ -19,9 +19,10 @@ from tests.conftest import SIZES
 LORA = Lora(r=4, alpha=8, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
 
 
-def _model(**changes: object):
+def _model(attention_dropout: float = 0.0, **changes: object):
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES)).requires_grad_(False)
+    config = MistralConfig(**SIZES, attention_dropout=attention_dropout)
+    base = AutoModelForCausalLM.from_config(config).requires_grad_(False)
     model = add_lora(base, replace(LORA, **changes), seed=0)
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -99,6 +100,14 @@ def test_with_dropout_each_layer_drops_its_own(join, checkpointing):
     low_rank.install(model, join)
     if checkpointing:
         checkpoint_layers(model)
+    _compare(_gradients(model), expected)
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+def test_what_is_made_again_drops_the_same(rate):
+    model = _model(**{rate: 0.5})
+    expected = _gradients(model)
+    checkpoint_layers(model)
     _compare(_gradients(model), expected)
 
 

@@ -1,14 +1,21 @@
 """Passes of a step: what memory does not hold is cut smaller, with the same examples and result."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, MistralConfig
 
+from finetune.memory import Fit
+from finetune.model import add_lora
+from finetune.params import Lora
 from stages.train import __main__ as stage
 from stages.train import trainer
 from stages.train.ahead import Ahead
+from stages.train.passes import Passes
 from tests import sessions
+from tests.conftest import SIZES
 
 SMALL = 250  # tokens; half of the run's budget fits
 
@@ -74,6 +81,19 @@ def test_where_not_even_one_example_fits_the_error_says_what_to_do(run_stage, mo
     break_above(monkeypatch, 10)
     with pytest.raises(ValueError, match="does not hold a step even at .* with checkpointing"):
         run_stage(train__memory="auto")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_passes_whose_activations_are_made_again_are_recorded_where_nothing_is_dropped(dropout):
+    base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES))
+    lora = Lora(4, 8, dropout, target_modules="all-linear", bias="none", use_rslora=False)
+    options = [Fit(400, False), Fit(400, True)]
+    plan = SimpleNamespace(recorded=True)
+    trainer = SimpleNamespace(model=add_lora(base, lora, seed=0))
+    passes = Passes(trainer, plan, Ahead([], pin=False), options, forward=None)
+    assert plan.recorded
+    passes.apply(options[1])
+    assert plan.recorded == (not dropout)
 
 
 def test_steps_made_ahead_are_the_same_in_any_order_of_asking():
