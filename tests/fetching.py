@@ -1,7 +1,6 @@
 """Runs a fetch stage as DVC does, in a folder with a params.yaml of its own.
 
-Each run is a process of its own, forked from one that has done the slow imports. huggingface_hub is
-not among them: it reads its endpoint from the environment when it is imported.
+Each run is a process of its own, forked from one that has done the slow imports.
 """
 
 import importlib
@@ -19,7 +18,7 @@ from finetune.records import Raw, read_raw
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["stages.fetch.web", "aiohttp", "fsspec", "tests.fetching"])
+PROCESSES.set_forkserver_preload(["tests.preloaded"])
 
 
 def write_params(folder: Path, kind: str, name: str, source: dict[str, Any]) -> None:
@@ -48,8 +47,7 @@ def _run(folder: Path, kind: str, name: str, prelude: str, env: dict[str, str]) 
     output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
-    # One fork server serves all tests of a process, and another's preloading may have brought the
-    # hub's client along.
+    # The hub's client reads its endpoint from the environment when it is imported.
     for module in list(sys.modules):
         if module.startswith(("huggingface_hub", "finetune.hub")):
             del sys.modules[module]
