@@ -1,6 +1,7 @@
 """A tiny base model with a tokenizer of its own, prepared rows, and a folder to run stages in."""
 
 import json
+import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from tests.repository import ROOT, Repository, make_repository
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and the cores may be shared
+# A process has one fork server, and the last such call says what is in it: here, for all tests.
+multiprocessing.set_forkserver_preload(["tests.preloaded"])
 TEXT = (
     "my landlord kept the deposit and will not answer me can I sue in small claims court "
     "employer fired without notice pay owed contract signed neighbour fence tree police ticket"

@@ -18,7 +18,6 @@ from finetune.records import Raw, read_raw
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.preloaded"])
 
 
 def write_params(folder: Path, kind: str, name: str, source: dict[str, Any]) -> None:

@@ -1,7 +1,4 @@
-"""What stages need, imported once in the server that the tests' sessions are forked from.
-
-One list for all of them: a process has one such server, and whoever asks last says what is in it.
-"""
+"""What stages need, imported once in the server that the tests' sessions are forked from."""
 
 import gc
 

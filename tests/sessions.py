@@ -34,7 +34,6 @@ COMMAND = [
 OUTS = ("models/adapter", "models/checkpoints", "reports/train", "metrics/train.json")
 
 _processes = multiprocessing.get_context("spawn" if shutil.which("nvidia-smi") else "forkserver")
-_processes.set_forkserver_preload(["tests.preloaded"])
 
 
 def start(folder: Path, *, at: str = "", environment: dict[str, str] | None = None) -> BaseProcess:
