@@ -34,12 +34,10 @@ RUNS = {
     "own-food": _own("causal", 32, adapter="food"),
     # One thing left out, or put in, at a time.
     "own-law-64-eager": _own("law", 64, compile=False),
-    "own-law-64-liger": _own("law", 64, compile=False, kernels="liger"),
     "own-law-64-4bit": _own("law", 64, dequantize=False),
     "own-law-8-4bit": _own("law", 8, dequantize=False),
     "own-law-8-launched": _own("law", 8, recorded=False),
-    "own-law-8-paged8": _own("law", 8, optim="paged_adamw_8bit"),
-    "own-law-64-paged8": _own("law", 64, optim="paged_adamw_8bit"),
+    "own-law-64-eager-paged8": _own("law", 64, compile=False, optim="paged_adamw_8bit"),
     "own-law-64-dropout": _own("law", 64, dropout=0.05),
     "own-law-64-whole-last-layer": _own("law", 64, reads_few=False),
     "own-law-64-unjoined": _own("law", 64, joined=False),

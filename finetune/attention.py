@@ -41,6 +41,15 @@ def no_mask() -> torch.Tensor:
     return torch.empty(0, 0, 0, 0, dtype=torch.bool)
 
 
+def causal_mask() -> torch.Tensor:
+    """What stands for the mask of rows that are one example each, all of one length.
+
+    Also of four dimensions. While a CUDA graph is recorded, transformers cannot search positions,
+    and would take any rows for several examples.
+    """
+    return torch.empty(1, 0, 0, 0, dtype=torch.bool)
+
+
 def register() -> None:
     """Make `attn_implementation="flat"` known to transformers. Safe to call again."""
     AttentionInterface.register(NAME, attend)
@@ -112,9 +121,12 @@ def attend(
     """[batch, heads, tokens, size] -> [batch, tokens, heads, size], as transformers calls it.
 
     In a flat batch (batch 1) `cu_seq_lens_q` is int32 [examples + 1], the bounds of the examples,
-    and `max_length_q` the length of the longest. `sliding_window` counts the token itself.
+    and `max_length_q` the length of the longest; `no_mask` goes with them. `causal_mask` says that
+    every row is one example. `sliding_window` counts the token itself.
     """
     if cu_seq_lens_q is None:
+        if _is_causal_mask(attention_mask):
+            attention_mask = _window_mask(query.shape[2], sliding_window, query.device)
         _refuse_restarts(attention_mask)
         if attention_mask is None and query.is_cuda and query.shape[2] == key.shape[2] > 1:
             return _stacked(query, key, value, scaling), None
@@ -131,6 +143,10 @@ def attend(
     bounds = cu_seq_lens_q.tolist()
     parts = _each(query, key, value, bounds, scaling, sliding_window)
     return torch.cat(list(parts), dim=2).transpose(1, 2).contiguous(), None
+
+
+def _is_causal_mask(mask: torch.Tensor | None) -> bool:
+    return mask is not None and mask.shape[0] == 1 and mask.numel() == 0
 
 
 def _refuse_restarts(attention_mask: torch.Tensor | None) -> None:

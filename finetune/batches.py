@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from finetune.attention import no_mask
+from finetune.attention import causal_mask, no_mask
 from finetune.tokens import Row
+
+# Tokens of an example. Attention is little of a shorter one, and one more kind of pass to compile.
+STACKED_FROM = 1024
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def collate(rows: Sequence[Row], padded: bool) -> MicroBatch:
     """
     if padded:
         return collate_padded(rows)
-    same = len(rows) > 1 and len({len(row.input_ids) for row in rows}) == 1
-    return collate_stacked(rows) if same else collate_flat(rows)
+    lengths = {len(row.input_ids) for row in rows}
+    stacked = len(rows) > 1 and len(lengths) == 1 and max(lengths) >= STACKED_FROM
+    return collate_stacked(rows) if stacked else collate_flat(rows)
 
 
 def collate_flat(rows: Sequence[Row]) -> MicroBatch:
@@ -101,8 +105,7 @@ def collate_flat(rows: Sequence[Row]) -> MicroBatch:
 def collate_stacked(rows: Sequence[Row]) -> MicroBatch:
     """Examples of one length below each other: nothing is padded, and causal attention is all."""
     batch = collate_padded(rows)
-    inputs = {name: value for name, value in batch.inputs.items() if name != "attention_mask"}
-    return replace(batch, inputs=inputs)
+    return replace(batch, inputs=batch.inputs | {"attention_mask": causal_mask()})
 
 
 def collate_padded(rows: Sequence[Row]) -> MicroBatch:

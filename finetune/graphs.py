@@ -5,6 +5,7 @@ launch them than the GPU to run them. A recorded graph is launched at once. Its 
 micro-batches are filled up to a few sizes first.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -33,8 +34,6 @@ def fill_up(batch: MicroBatch, longest: int) -> MicroBatch:
     those of empty examples. `longest` is the longest example of the run.
     """
     inputs = dict(batch.inputs)
-    if "cu_seq_lens_q" not in inputs:
-        return batch  # stacked: few shapes occur as it is
     tokens, bounds = batch.tokens, inputs["cu_seq_lens_q"]
     total = round_up(tokens + 1, token_step(tokens))
     added = total - tokens
@@ -62,10 +61,15 @@ def _append(row: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     return torch.cat([row, more], dim=1)
 
 
+class NotRecordable(Exception):
+    """A pass makes the host wait for the device, to read a number: it can only be launched."""
+
+
 class Graphs:
     """Records `run` for each shape of micro-batch, and replays it.
 
     `run` takes a micro-batch on the device and a scale, and adds to the gradients of `parameters`.
+    The first pass raises NotRecordable where it cannot be recorded.
     """
 
     def __init__(
@@ -100,23 +104,44 @@ class Graphs:
     def _record(self, batch: MicroBatch) -> tuple[torch.cuda.CUDAGraph, MicroBatch, torch.Tensor]:
         static = batch.to(self._device)
         kept = [gradient.clone() for gradient in self._gradients]
-        self._warm_up(static)
+        self._launch(static)  # outside of a recording: compile, and initialise libraries
+        if not self._recorded:
+            self._refuse_to_wait(static)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool.id, stream=self._stream):
             loss = self._run(static, self._scale)
         torch._foreach_copy_(self._gradients, kept)
         return graph, static, loss
 
-    def _warm_up(self, static: MicroBatch) -> None:
-        """Outside of a recording: compile, and initialise libraries.
+    def _launch(self, static: MicroBatch) -> None:
+        """A pass in the graphs' own memory, which is theirs until they end.
 
-        In the graphs' own memory, which is theirs until they end: elsewhere all that a pass keeps
-        would be held a second time.
+        Elsewhere all that a pass keeps would be held a second time.
         """
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool):
             self._run(static, self._scale)
         torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _refuse_to_wait(self, static: MicroBatch) -> None:
+        """Find out before a recording: one that fails leaves the device's memory in disorder."""
+        before = torch.cuda.get_sync_debug_mode()
+        _set_sync_debug_mode("error")
+        try:
+            self._launch(static)
+        except RuntimeError as error:
+            if "synchronizing" not in str(error):
+                raise
+            raise NotRecordable(str(error).splitlines()[0]) from None
+        finally:
+            _set_sync_debug_mode(before)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        # That it does not yet detect all of them: true, and the recording would fail, as without.
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _shape(batch: MicroBatch) -> tuple:

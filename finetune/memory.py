@@ -177,15 +177,19 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
 
 
-def checkpoint_layers(model: nn.Module) -> None:
-    """Keep of each decoder layer its input alone, and make the rest again. Safe to call again."""
-    draws = drops(model)
+def checkpoint_layers(model: nn.Module) -> bool:
+    """Keep of each decoder layer its input alone, and make the rest again. Safe to call again.
+
+    Returns whether that draws random numbers again, for which the host is asked.
+    """
+    draws = _drops(model)
     for layer in layers_of(model):
         if not isinstance(layer.forward, Checkpointed):
             layer.forward = Checkpointed(layer, layer.forward, draws)
+    return draws
 
 
-def drops(model: nn.Module) -> bool:
+def _drops(model: nn.Module) -> bool:
     """Whether anything in `model` may draw what to leave out in training.
 
     A layer for it, or a rate in the model's configuration, which its functions read.

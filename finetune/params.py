@@ -212,7 +212,6 @@ class Train:
     micro_batch_tokens: Positive
     gradient_checkpointing: bool
     compile: bool
-    kernels: Literal["torch", "liger"]
     resume_from: str | None
     init_adapter: str | None
     report_to: list[Literal["tensorboard", "wandb"]]
@@ -445,8 +444,8 @@ def _memory(params: Params) -> list[str]:
                 f"{name}.micro_batch_tokens is {budget}, below preprocess.max_length "
                 f"{params.preprocess.max_length}: the longest example would not fit"
             )
-    if params.compute.device == "cpu" and (train.kernels == "liger" or train.compile):
-        found.append("compute.device is cpu: train.kernels must be torch and train.compile false")
+    if params.compute.device == "cpu" and train.compile:
+        found.append("compute.device is cpu: train.compile must be false")
     return found
 
 

@@ -11,9 +11,10 @@ from transformers import (
     Qwen3NextConfig,
 )
 from transformers.models.auto import AutoModelForCausalLM
+from transformers.utils import import_utils
 
 from finetune import attention
-from finetune.batches import collate_flat, collate_padded
+from finetune.batches import collate_flat, collate_padded, collate_stacked
 from finetune.losses import token_nll
 from finetune.tokens import Row
 from tests.conftest import SIZES
@@ -27,10 +28,10 @@ def _model(config, implementation=attention.NAME):
     return AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
 
 
-def _rows() -> list[Row]:
+def _rows(lengths=LENGTHS) -> list[Row]:
     torch.manual_seed(1)
     rows = []
-    for number, length in enumerate(LENGTHS):
+    for number, length in enumerate(lengths):
         ids = torch.randint(1, 50, (length,), dtype=torch.int32).numpy()
         spans = [] if length == 1 else [length // 2, length]
         rows.append(Row(str(number), "law", ids, torch.tensor(spans, dtype=torch.int32).numpy()))
@@ -42,6 +43,13 @@ def _gradients(model, batches) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     losses = torch.cat([token_nll(model, batch) for batch in batches])
     losses.sum().backward()
     return losses.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def _assert_same(found, expected) -> None:
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
+    for name, gradient in found[1].items():
+        difference = (gradient - expected[1][name]).norm() / expected[1][name].norm()
+        assert difference < 1e-5, name
 
 
 @pytest.fixture(params=["llama", "mistral with a window of 7"])
@@ -60,11 +68,15 @@ def test_flat_padded_and_one_at_a_time_give_the_same_losses_and_gradients(model)
         [collate_flat([row]) for row in rows],
         [collate_padded(rows)],
     ):
-        losses, gradients = _gradients(model, batches)
-        torch.testing.assert_close(losses, alone[0], rtol=1e-5, atol=1e-6)
-        for name, gradient in gradients.items():
-            difference = (gradient - alone[1][name]).norm() / alone[1][name].norm()
-            assert difference < 1e-5, name
+        _assert_same(_gradients(model, batches), alone)
+
+
+@pytest.mark.parametrize("recording", [False, True], ids=["launched", "while a graph is recorded"])
+def test_stacked_rows_give_the_same_losses_and_gradients(model, monkeypatch, recording):
+    rows = _rows((12,) * 3)
+    alone = _gradients(model, [collate_padded([row]) for row in rows])
+    monkeypatch.setattr(import_utils, "is_cuda_stream_capturing", lambda: recording)
+    _assert_same(_gradients(model, [collate_stacked(rows)]), alone)
 
 
 def test_an_example_does_not_see_its_neighbours(model):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.batches import collate_flat, collate_padded, count_groups, cut, fill
+from finetune.batches import collate, collate_flat, collate_padded, count_groups, cut, fill
 from finetune.tokens import Row, TokenRows, TokenWriter
 from stages.train.steps import Plan, Steps
 
@@ -59,6 +59,27 @@ def test_a_padded_batch_predicts_the_same_tokens_from_the_same_places():
 def test_the_mask_goes_by_position_where_an_example_holds_the_pad_token():
     row = Row("a", "law", np.array([0, 3, 0], np.int32), np.array([1, 3], np.int32))
     assert collate_padded([row, ROWS[2]]).inputs["attention_mask"][0].tolist() == [1] * 3 + [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("lengths", "padded", "kind"),
+    [
+        ((1024, 1024), False, (2, 1024)),
+        ((1024, 1023), False, (1, 2047)),
+        ((1024,), False, (1, 1024)),
+        ((512, 512), False, (1, 1024)),
+        ((1024, 1024), True, (2, 1024)),
+        ((3, 5), True, (2, 5)),
+    ],
+)
+def test_long_rows_of_one_length_are_stacked(lengths, padded, kind):
+    rows = [
+        Row("a", "law", np.arange(1, length + 1, dtype=np.int32), np.array([1, 2], np.int32))
+        for length in lengths
+    ]
+    batch = collate(rows, padded)
+    assert batch.inputs["input_ids"].shape == kind
+    assert ("cu_seq_lens_q" in batch.inputs) == (kind[0] == 1)
 
 
 @given(LENGTHS, st.integers(50, 400), st.booleans())

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from finetune import attention, joint, low_rank
 from finetune.batches import collate_flat, collate_padded, collate_stacked
-from finetune.graphs import Graphs, fill_up
+from finetune.graphs import Graphs, NotRecordable, fill_up
 from finetune.losses import token_nll
 from finetune.model import add_lora
 from finetune.params import Lora
@@ -53,8 +53,8 @@ def _together(how) -> Callable:
     return lambda rows: [how(rows)]
 
 
-def _gradients(rows, *, device="cuda", dtype=torch.float32, cut=_alone, compiled=False):
-    """Losses in the order of `rows`, and the adapter's gradients, both float32 on the CPU."""
+def _model(device="cuda", dtype=torch.float32, compiled=False):
+    """A model with an adapter of random weights, always the same, and what is trained of it."""
     attention.register()
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES), attn_implementation="flat")
@@ -68,6 +68,12 @@ def _gradients(rows, *, device="cuda", dtype=torch.float32, cut=_alone, compiled
         joint.refresh(model)
         for layer in base.model.layers:
             layer.forward = torch.compile(layer.forward, dynamic=True)
+    return model, trained
+
+
+def _gradients(rows, *, device="cuda", cut=_alone, **how):
+    """Losses in the order of `rows`, and the adapter's gradients, both float32 on the CPU."""
+    model, trained = _model(device, **how)
     losses = torch.cat([token_nll(model, each.to(torch.device(device))) for each in cut(rows)])
     losses.mean().backward()
     return losses.detach().cpu(), {name: p.grad.float().cpu() for name, p in trained.items()}
@@ -126,6 +132,41 @@ def test_recorded_passes_give_what_launched_ones_give_and_share_their_memory():
         assert (graphs(batch, 0.5).item(), weight.grad.item()) == pytest.approx(each, rel=1e-6)
     # What is kept once (1.6 times with what passes hold in between), and not again for launching.
     assert torch.cuda.max_memory_reserved() - before < 2 * kept * numbers * 4
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["flat", "stacked"])
+def test_recorded_passes_of_a_model_give_what_launched_ones_give(stacked):
+    model, trained = _model(dtype=torch.bfloat16, compiled=True)
+
+    def run(batch, scale):
+        loss = token_nll(model, batch).sum() * scale
+        loss.backward()
+        return loss.detach()
+
+    device = torch.device("cuda")
+    batch = collate_stacked(_rows((128,) * 4)) if stacked else fill_up(collate_flat(_rows()), 300)
+    loss = run(batch.to(device), torch.tensor(0.5, device=device)).item()
+    expected = {name: parameter.grad.clone() for name, parameter in trained.items()}
+    graphs = Graphs(run, list(trained.values()), device)
+    for _ in range(2):
+        graphs.begin_step()
+        assert graphs(batch, 0.5).item() == pytest.approx(loss, rel=1e-3)
+        for name, parameter in trained.items():
+            assert (parameter.grad - expected[name]).norm() < 1e-2 * expected[name].norm(), name
+
+
+def test_a_pass_that_waits_for_the_device_is_not_recorded():
+    weight = torch.nn.Parameter(torch.ones(1, device="cuda"))
+
+    def run(batch, scale):
+        loss = (weight * batch.inputs["input_ids"].sum().item() * scale).sum()
+        loss.backward()
+        return loss.detach()
+
+    graphs = Graphs(run, [weight], weight.device)
+    graphs.begin_step()
+    with pytest.raises(NotRecordable, match="synchroniz"):
+        graphs(fill_up(collate_flat(_rows()), 300), 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
+from finetune.graphs import NotRecordable
 from finetune.memory import Fit
 from finetune.model import add_lora
 from finetune.params import Lora
 from stages.train import __main__ as stage
-from stages.train import trainer
+from stages.train import passes, speed, trainer
 from stages.train.ahead import Ahead
 from stages.train.passes import Passes
 from tests import sessions
@@ -83,6 +84,25 @@ def test_where_not_even_one_example_fits_the_error_says_what_to_do(run_stage, mo
         run_stage(train__memory="auto")
 
 
+def test_passes_that_cannot_be_recorded_are_launched(run_stage, monkeypatch, caplog):
+    class Refusing:
+        def __init__(self, *_):
+            pass
+
+        def begin_step(self):
+            pass
+
+        def __call__(self, batch, scale):
+            raise NotRecordable("called a synchronizing operation")
+
+    expected = run_stage()
+    monkeypatch.setattr(speed, "record_passes", lambda plan, *_: setattr(plan, "recorded", True))
+    monkeypatch.setattr(passes, "Graphs", Refusing)
+    caplog.set_level("INFO")
+    assert run_stage() == pytest.approx(expected, rel=1e-5)
+    assert caplog.text.count("not recorded: called a synchronizing operation") == 1
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_passes_whose_activations_are_made_again_are_recorded_where_nothing_is_dropped(dropout):
     base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES))
@@ -90,9 +110,9 @@ def test_passes_whose_activations_are_made_again_are_recorded_where_nothing_is_d
     options = [Fit(400, False), Fit(400, True)]
     plan = SimpleNamespace(recorded=True)
     trainer = SimpleNamespace(model=add_lora(base, lora, seed=0))
-    passes = Passes(trainer, plan, Ahead([], pin=False), options, forward=None)
+    made = Passes(trainer, plan, Ahead([], pin=False), options, forward=None)
     assert plan.recorded
-    passes.apply(options[1])
+    made.apply(options[1])
     assert plan.recorded == (not dropout)
 
 

@@ -72,7 +72,7 @@ def make_params(run: Run) -> Params:
         "micro_batch_tokens": 20480,
         "compile": torch.cuda.is_available(),
     }
-    known = ("compile", "kernels", "memory", "optim", "micro_batch_tokens")
+    known = ("compile", "memory", "optim", "micro_batch_tokens")
     train |= {key: options[key] for key in known if key in options}
     return replace(
         params,

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import Trainer
 
 from finetune.batches import MicroBatch
-from finetune.graphs import Graphs
-from finetune.memory import Fit, checkpoint_layers, drops, next_smaller, release
+from finetune.graphs import Graphs, NotRecordable
+from finetune.memory import Fit, checkpoint_layers, next_smaller, release
 from stages.train.ahead import Ahead
 from stages.train.steps import Plan, Step
 
@@ -55,10 +55,8 @@ class Passes:
         self._checkpoint()
 
     def _checkpoint(self) -> None:
-        if self.fit.checkpointing:
-            checkpoint_layers(self._trainer.model)
-            # To draw the same again, the host is asked for random states.
-            self._plan.recorded = self._plan.recorded and not drops(self._trainer.model)
+        if self.fit.checkpointing and checkpoint_layers(self._trainer.model):
+            self._plan.recorded = False  # a recorded pass cannot ask the host
 
     def backward(
         self, model: nn.Module, batch: MicroBatch, scale: float | torch.Tensor
@@ -72,6 +70,11 @@ class Passes:
         """The loss of the step; None where it ran out of memory and may be cut differently."""
         try:
             return self._pass_over(model, step)
+        except NotRecordable as error:
+            log.info(f"passes are launched one by one, not recorded: {error}")
+            self._plan.recorded = False
+            self.apply(self.fit)
+            return self._attempt(model, self._steps[self._trainer.state.global_step])
         except torch.OutOfMemoryError as error:
             # Alone, a process cannot cut its step differently: the others would wait for it.
             if self._trainer.args.world_size > 1:

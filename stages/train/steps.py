@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from finetune import last_layer
-from finetune.batches import MicroBatch, collate, count_groups, cut
+from finetune.batches import MicroBatch, collate, collate_flat, count_groups, cut
 from finetune.graphs import fill_up
 from finetune.params import Params
 from finetune.tokens import Row, TokenRows
@@ -122,7 +122,9 @@ class Steps(Dataset):
         return Step(micro_batches, int(self._plan.supervised[self._plan.rows_of(step)].sum()))
 
     def _collate(self, rows: Sequence[Row]) -> MicroBatch:
-        batch = collate(rows, self._plan.padded)
-        if self._plan.reads_few:
+        plan = self._plan
+        # Recorded passes are all of one kind, so that few shapes occur.
+        batch = collate_flat(rows) if plan.recorded else collate(rows, plan.padded)
+        if plan.reads_few:
             batch = last_layer.select(batch)
-        return fill_up(batch, int(self._plan.lengths.max())) if self._plan.recorded else batch
+        return fill_up(batch, int(plan.lengths.max())) if plan.recorded else batch
