@@ -40,7 +40,6 @@ class Passes:
         Raises ValueError where memory does not hold the smallest pass.
         """
         while (loss := self._attempt(model, step)) is None:
-            self.apply(next_smaller(self.options, self.fit))
             step = self._steps[self._trainer.state.global_step]
         return loss
 
@@ -67,14 +66,13 @@ class Passes:
         return part.detach()
 
     def _attempt(self, model: nn.Module, step: Step) -> torch.Tensor | None:
-        """The loss of the step; None where it ran out of memory and may be cut differently."""
+        """The loss of the step; None where it is to be made again, cut or started differently."""
+        smaller = False
         try:
             return self._pass_over(model, step)
         except NotRecordable as error:
             log.info(f"passes are launched one by one, not recorded: {error}")
             self._plan.recorded = False
-            self.apply(self.fit)
-            return self._attempt(model, self._steps[self._trainer.state.global_step])
         except torch.OutOfMemoryError as error:
             # Alone, a process cannot cut its step differently: the others would wait for it.
             if self._trainer.args.world_size > 1:
@@ -82,6 +80,9 @@ class Passes:
                     f"process {self._trainer.args.process_index} ran out of memory at "
                     f"{self.fit.tokens} tokens: lower train.micro_batch_tokens ({error})"
                 ) from None
+            smaller = True
+        # Outside of the except clauses: there the traceback would keep every tensor alive.
+        self.apply(next_smaller(self.options, self.fit) if smaller else self.fit)
         return None
 
     def _pass_over(self, model: nn.Module, step: Step) -> torch.Tensor:
