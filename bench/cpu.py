@@ -24,9 +24,9 @@ from bench.engines.own import make_trainer
 from bench.engines.recipe import pad_to
 from bench.engines.rows import in_order
 from bench.runs import Run
-from finetune.model import add_lora, load_base, resolve
+from finetune.model.load import add_lora, load_base, resolve
 from finetune.params import Params, load
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train.fitting import plan_memory
 from stages.train.settings import quieten, training_arguments
 from stages.train.steps import Plan, make_plan

@@ -22,10 +22,10 @@ from transformers import AutoModelForCausalLM
 from bench.engines.own import make_trainer
 from bench.engines.rows import in_order
 from bench.runs import Run
-from finetune.model import load_tokenizer, quantization_config, resolve
+from finetune.model.load import load_tokenizer, quantization_config, resolve
+from finetune.model.weights import locate
 from finetune.params import Params, load
-from finetune.tokens import TokenRows
-from finetune.weights import locate
+from finetune.text.tokens import TokenRows
 from stages.train.fitting import plan_memory
 from stages.train.settings import quieten, training_arguments
 from stages.train.steps import Plan, make_plan

@@ -80,7 +80,7 @@ def _parse() -> argparse.Namespace:
 
 def _documents(text: Path, tokens: int, base: Path) -> Iterator[str]:
     """Paragraphs joined to documents, until there are so many tokens."""
-    from finetune.prompts import encode, open_tokenizer
+    from finetune.text.prompts import encode, open_tokenizer
 
     tokenizer, count, parts = open_tokenizer(base), 0, []
     for paragraph in _paragraphs(text):

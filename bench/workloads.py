@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune.tokens import TokenWriter
+from finetune.text.tokens import TokenWriter
 
 TITLE_TOKENS = 12
 WINDOW = 2048

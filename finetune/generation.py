@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetune.attention import settle
+from finetune.flat.attention import settle
 
 PAD = 0  # any token: what is padded is masked by position
 

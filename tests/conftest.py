@@ -103,8 +103,8 @@ def tiny_base(tiny_weights, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_prepared(tiny_base, tmp_path_factory) -> Path:
     """data/prepared: 40 rows to train on, 8 to validate and 8 to test, titles supervised."""
-    from finetune.model import load_tokenizer
-    from finetune.tokens import TokenWriter
+    from finetune.model.load import load_tokenizer
+    from finetune.text.tokens import TokenWriter
 
     tokenizer = load_tokenizer(tiny_base)
     prepared = tmp_path_factory.mktemp("data") / "prepared"

@@ -48,7 +48,7 @@ def _run(folder: Path, kind: str, name: str, prelude: str, env: dict[str, str]) 
         os.dup2(output, stream)
     # The hub's client reads its endpoint from the environment when it is imported.
     for module in list(sys.modules):
-        if module.startswith(("huggingface_hub", "finetune.hub")):
+        if module.startswith(("huggingface_hub", "finetune.hub_client")):
             del sys.modules[module]
     exec(prelude)
     sys.argv = [kind, name, f"data/raw/{name}"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.records import Raw, RawWriter
-from finetune.tokens import Row, TokenRows
+from finetune.text.tokens import Row, TokenRows
 
 LICENSE = {"license": "CC0-1.0", "evidence": "the test"}
 

@@ -13,10 +13,10 @@ from transformers import (
 from transformers.models.auto import AutoModelForCausalLM
 from transformers.utils import import_utils
 
-from finetune import attention
-from finetune.batches import collate_flat, collate_padded, collate_stacked
-from finetune.losses import token_nll
-from finetune.tokens import Row
+from finetune.flat import attention
+from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
+from finetune.flat.losses import token_nll
+from finetune.text.tokens import Row
 from tests.conftest import SIZES
 
 LENGTHS = (9, 1, 17, 30, 4)

@@ -148,8 +148,8 @@ def test_a_folder_without_safetensors_is_named(fetch, tmp_path):
 
 
 def test_weights_that_are_not_the_manifests_are_refused(tiny_base, tiny_weights, tmp_path):
+    from finetune.model.weights import locate
     from finetune.records import write_json
-    from finetune.weights import locate
 
     manifest = json.loads((tiny_base / "manifest.json").read_text())
     assert Model(**manifest["model"]).folder == str(tiny_weights)

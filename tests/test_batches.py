@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.batches import collate, collate_flat, collate_padded, count_groups, cut, fill
-from finetune.tokens import Row, TokenRows, TokenWriter
+from finetune.flat.batches import collate, collate_flat, collate_padded, count_groups, cut, fill
+from finetune.text.tokens import Row, TokenRows, TokenWriter
 from stages.train.steps import Plan, Steps
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)

@@ -197,7 +197,7 @@ def test_the_fingerprint_covers_data_and_code(workspace, monkeypatch):
     from stages.train import fingerprint
 
     here = describe_run(load(), Path("models/base"), Path("data/prepared"), 1)
-    assert "stages/train/trainer.py" in here["code"] and "finetune/batches.py" in here["code"]
+    assert "stages/train/trainer.py" in here["code"] and "finetune/flat/batches.py" in here["code"]
     monkeypatch.setattr(fingerprint, "file_sha256", lambda path: path.suffix)
     there = describe_run(load(), Path("models/base"), Path("data/prepared"), 2)
     changed = {line.split(" is ")[0] for line in differences(here, there)}

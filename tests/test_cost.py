@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from finetune.tokens import TokenRows, TokenWriter
+from finetune.text.tokens import TokenRows, TokenWriter
 from stages.train.cost import Meter, describe_cost
 from stages.train.steps import Plan
 

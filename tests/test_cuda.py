@@ -7,13 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from finetune import attention, joint, low_rank
-from finetune.batches import collate_flat, collate_padded, collate_stacked
-from finetune.graphs import Graphs, NotRecordable, fill_up
-from finetune.losses import token_nll
-from finetune.model import add_lora
+from finetune.flat import attention
+from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
+from finetune.flat.losses import token_nll
+from finetune.model.load import add_lora
 from finetune.params import Lora
-from finetune.tokens import Row
+from finetune.text.tokens import Row
+from stages.train.fast import joint, low_rank
+from stages.train.fast.graphs import Graphs, NotRecordable, fill_up
 from tests import sessions
 
 pytestmark = [

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from finetune import attention
 from finetune.checkpoints import seal
+from finetune.flat import attention
 from finetune.generation import answer_prompts
-from finetune.model import add_lora, load_base
+from finetune.model.load import add_lora, load_base
 from finetune.params import Evaluate, load
-from finetune.tokens import TokenRows, TokenWriter
+from finetune.text.tokens import TokenRows, TokenWriter
 from stages.evaluate.__main__ import main
 from stages.evaluate.answers import score_and_answer
 from stages.evaluate.checkpoint import choose

@@ -12,9 +12,9 @@ import torch
 
 from finetune.checkpoints import seal
 from finetune.generation import answer_prompts
-from finetune.model import add_lora, load_base, load_tokenizer
+from finetune.model.load import add_lora, load_base, load_tokenizer
 from finetune.params import load
-from finetune.prompts import render_prompts
+from finetune.text.prompts import render_prompts
 from tools.generate import load_assistant, main, read_questions, render
 
 LIMITS = ("--device", "cpu", "--max-new-tokens", "6")

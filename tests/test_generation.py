@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from finetune import attention
+from finetune.flat import attention
 from finetune.generation import answer_prompts, batches_by_length, stop_tokens
 
 PROMPTS = [[5, 9, 11], [7] * 20, [3, 8], [12, 30, 31, 32, 33, 34, 35], [40], [7] * 19 + [8]]

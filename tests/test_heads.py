@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from finetune import heads
-from finetune.heads import LossHead, install, linear_nll
+from finetune.flat import heads
+from finetune.flat.heads import LossHead, install, linear_nll
 
 
 @pytest.fixture(autouse=True)

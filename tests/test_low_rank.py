@@ -9,11 +9,11 @@ from torch import nn
 from transformers import MistralConfig
 from transformers.models.auto import AutoModelForCausalLM
 
-from finetune import joint, low_rank
-from finetune.memory import checkpoint_layers
-from finetune.model import add_lora
+from finetune.model.load import add_lora
+from finetune.model.memory import checkpoint_layers
 from finetune.params import Lora
 from stages.train import speed
+from stages.train.fast import joint, low_rank
 from tests.conftest import SIZES
 
 LORA = Lora(r=4, alpha=8, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)

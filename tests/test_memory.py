@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from finetune import memory
-from finetune.memory import Fit, choices, estimate, next_smaller, preflight, settle
+from finetune.model import memory
+from finetune.model.memory import Fit, choices, estimate, next_smaller, preflight, settle
 from finetune.params import load
 
 ROOT_PARAMS = "presets/law-mistral-7b.yaml"

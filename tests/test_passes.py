@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
-from finetune.graphs import NotRecordable
-from finetune.memory import Fit
-from finetune.model import add_lora
+from finetune.model.load import add_lora
+from finetune.model.memory import Fit
 from finetune.params import Lora
 from stages.train import __main__ as stage
 from stages.train import passes, speed, trainer
 from stages.train.ahead import Ahead
+from stages.train.fast.graphs import NotRecordable
 from stages.train.passes import Passes
 from tests import sessions
 from tests.conftest import SIZES

@@ -95,7 +95,7 @@ def test_another_way_to_evaluate_scores_both_models_and_trains_none(clean):
 
 
 def test_a_comment_in_the_prompt_code_re_runs_preprocess_alone(clean):
-    with (clean.folder / "finetune/prompts.py").open("a") as file:
+    with (clean.folder / "finetune/text/prompts.py").open("a") as file:
         file.write("# a comment\n")
     assert stages(clean.run("dvc", "repro")) == {"preprocess"}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.params import Prompt
-from finetune.prompts import (
+from finetune.text.prompts import (
     answer_ids,
     bos_ids,
     encode,

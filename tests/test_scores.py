@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from finetune.scores import paired_difference, rouge, trivial_answers
+from stages.evaluate.scores import paired_difference, rouge, trivial_answers
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=60)
 

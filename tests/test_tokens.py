@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from finetune.tokens import SCHEMA, TokenRows, TokenWriter
+from finetune.text.tokens import SCHEMA, TokenRows, TokenWriter
 
 ROWS = [
     ("a" * 16, "law", [1, 5, 6, 7, 2], [3, 5]),

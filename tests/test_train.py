@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune import attention
 from finetune.checkpoints import seal
-from finetune.model import add_lora, load_base
+from finetune.flat import attention
+from finetune.model.load import add_lora, load_base
 from finetune.params import load
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS, check_trained, read_weights, write_adapter
 from stages.train.checks import check
 from stages.train.evaluation import evaluation_batches, measure
@@ -321,7 +321,7 @@ def _model(base: Path = Path("models/base")):
 
 def test_gradients_before_and_after_an_evaluation_are_equal(workspace):
     """bitsandbytes packs weights at an evaluation on some CPUs, and then loses gradients."""
-    from finetune.losses import token_nll
+    from finetune.flat.losses import token_nll
 
     model, rows = _model(), TokenRows(Path("data/prepared/train"))
     (batch,) = Steps(rows, make_plan(load(), rows, 1), 0)[0].micro_batches[:1]

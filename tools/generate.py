@@ -19,10 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 from finetune.checkpoints import find_damage
 from finetune.errors import run
 from finetune.generation import Answer, answer_prompts
-from finetune.model import load_adapter, load_base, load_tokenizer
+from finetune.model.load import load_adapter, load_base, load_tokenizer
+from finetune.model.weights import obtain_exactly
 from finetune.params import Compute, Prompt, Quantization
-from finetune.prompts import bos_ids, encode, holds_special_token, render_prompts
-from finetune.weights import obtain_exactly
+from finetune.text.prompts import bos_ids, encode, holds_special_token, render_prompts
 
 BATCH_TOKENS = 8192  # of prompts and answers in one batch, where there are several questions
 

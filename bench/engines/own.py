@@ -14,13 +14,14 @@ from transformers import PrinterCallback
 from bench.runs import Run
 from bench.stopwatch import Stopwatch
 from bench.workloads import write_split
-from finetune import attention, low_rank
-from finetune.model import add_lora, load_base, resolve
+from finetune.flat import attention
+from finetune.model.load import add_lora, load_base, resolve
 from finetune.params import Params, load
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train import speed
 from stages.train.callbacks import Timing
 from stages.train.cost import Meter
+from stages.train.fast import low_rank
 from stages.train.fitting import Budget, Fitting, plan_memory
 from stages.train.interruption import Interruption
 from stages.train.settings import processes, quieten, training_arguments

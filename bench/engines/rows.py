@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from bench.workloads import draw_rows
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 
 if TYPE_CHECKING:
     from stages.train.steps import Plan

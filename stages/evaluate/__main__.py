@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from finetune.errors import run
-from finetune.model import load_adapter, load_base, load_tokenizer
+from finetune.model.load import load_adapter, load_base, load_tokenizer
 from finetune.params import Params, load
 from finetune.records import write_json
 from stages.evaluate.checkpoint import choose

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.generation import Answer, Batch, batches_by_length, prepare
 from finetune.params import Evaluate
-from finetune.tokens import Row
+from finetune.text.tokens import Row
 from stages.evaluate.questions import Question
 
 

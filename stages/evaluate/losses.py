@@ -6,10 +6,10 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from finetune.batches import collate_flat, collate_padded, fill
+from finetune.flat.batches import collate_flat, collate_padded, fill
+from finetune.flat.losses import token_nll
 from finetune.generation import prepare
-from finetune.losses import token_nll
-from finetune.tokens import Row
+from finetune.text.tokens import Row
 
 
 @torch.inference_mode()

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import exp
 from statistics import fmean
 
-from finetune.scores import Interval, paired_difference, rouge, trivial_answers
 from stages.evaluate.predictions import Prediction
+from stages.evaluate.scores import Interval, paired_difference, rouge, trivial_answers
 
 DIGITS = 4
 

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.generation import Answer
 from finetune.params import Evaluate
-from finetune.scores import rouge
 from stages.evaluate.answers import score_and_answer
 from stages.evaluate.losses import row_losses
 from stages.evaluate.questions import Question
+from stages.evaluate.scores import rouge
 
 NO_ANSWER = Answer("", 0, False)
 

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.tokens import Row, TokenRows
+from finetune.text.tokens import Row, TokenRows
 
 
 @dataclass(frozen=True)

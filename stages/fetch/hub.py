@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
 from huggingface_hub.hf_api import RepoSibling
 
 from finetune import errors, params
-from finetune.hub import clear_errors, retried
+from finetune.hub_client import clear_errors, retried
 from finetune.records import file_sha256
 from stages.fetch.sources import Part, check_splits, find, parse_arguments, write_source
 

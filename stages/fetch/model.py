@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from finetune.errors import run
+from finetune.model.weights import describe, obtain
 from finetune.params import Model, load
 from finetune.records import write_json
-from finetune.weights import describe, obtain
 
 
 def main() -> None:

@@ -38,5 +38,5 @@ def _fail(what: str, ids: Sequence[int], origin: str) -> None:
     raise ValueError(
         f"mask audit: the example of {origin} has {what} ({len(ids)} tokens, "
         f"first {list(ids[:8])}, last {list(ids[-4:])}); the fault is in the chat template or "
-        "in finetune/prompts.py, not in the data"
+        "in finetune/text/prompts.py, not in the data"
     )

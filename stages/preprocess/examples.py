@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from finetune.tokens import SCHEMA, list_lengths, supervised_counts
+from finetune.text.tokens import SCHEMA, list_lengths, supervised_counts
 from stages.preprocess.tokenise import read_examples
 
 ROWS_PER_BATCH = 1_000

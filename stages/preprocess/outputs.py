@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from finetune.tokens import TokenWriter
+from finetune.text.tokens import TokenWriter
 from stages.preprocess.collect import read_part, turns_of
 from stages.preprocess.documents import Turn
 from stages.preprocess.examples import Examples

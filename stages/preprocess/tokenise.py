@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.params import Preprocess, Prompt
-from finetune.prompts import (
+from finetune.text.prompts import (
     answer_ids,
     bos_ids,
     holds_special_token,
@@ -20,7 +20,7 @@ from finetune.prompts import (
     render_chat,
     render_prompts,
 )
-from finetune.tokens import SCHEMA as TOKENS
+from finetune.text.tokens import SCHEMA as TOKENS
 from stages.preprocess.audit import audit
 from stages.preprocess.collect import read_part, turns_of
 from stages.preprocess.documents import Turn

@@ -14,10 +14,10 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from finetune.errors import run
-from finetune.model import resolve
+from finetune.model.load import resolve
 from finetune.params import Params, load
 from finetune.records import write_json
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train.adapter import count_parameters
 from stages.train.callbacks import is_exhausted
 from stages.train.checks import check

@@ -10,9 +10,9 @@ from ruamel.yaml import YAML
 from transformers import SchedulerType, get_scheduler
 from transformers.training_args import OptimizerNames
 
-from finetune.model import check_targets
+from finetune.model.load import check_targets
 from finetune.params import Params
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS
 from stages.train.fitting import skeleton
 from stages.train.steps import Plan

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from finetune.batches import MicroBatch, collate_flat, collate_padded, fill
-from finetune.losses import token_nll
-from finetune.tokens import TokenRows
+from finetune.flat.batches import MicroBatch, collate_flat, collate_padded, fill
+from finetune.flat.losses import token_nll
+from finetune.text.tokens import TokenRows
 
 SAMPLE_BATCHES = 1  # what is measured again after the run, in a process of its own
 

@@ -6,22 +6,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetune.model import resolve
+from finetune.model.load import resolve
 from finetune.params import Params
 from finetune.records import file_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
-    "attention",
-    "batches",
-    "checkpoints",
-    "heads",
-    "joint",
-    "last_layer",
-    "losses",
-    "low_rank",
-    "model",
-    "tokens",
+    "finetune/checkpoints.py",
+    "finetune/flat",
+    "finetune/model/load.py",
+    "finetune/text/tokens.py",
+    "stages/train",
 )
 # What may change in the middle of a run: where it starts from, who watches it, what is kept of it.
 FREE = {"resume_from", "report_to", "save_total_limit", "memory"}
@@ -66,8 +61,10 @@ def _sums(folder: Path, pattern: str) -> dict[str, str]:
 
 
 def _code() -> dict[str, str]:
-    paths = [ROOT / "finetune" / f"{name}.py" for name in CODE]
-    paths += sorted((ROOT / "stages" / "train").glob("*.py"))
+    found = (ROOT / name for name in CODE)
+    paths = [
+        path for each in found for path in (sorted(each.rglob("*.py")) if each.is_dir() else [each])
+    ]
     return {path.relative_to(ROOT).as_posix(): file_sha256(path) for path in paths}
 
 

@@ -10,11 +10,11 @@ import torch
 import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from finetune import memory
-from finetune.batches import MicroBatch, collate, fill
-from finetune.memory import Fit
+from finetune.flat.batches import MicroBatch, collate, fill
+from finetune.model import memory
+from finetune.model.memory import Fit
 from finetune.params import Params
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train.steps import Plan
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainerState
 
 from finetune.checkpoints import copy_sealed, list_steps, seal
-from finetune.model import load_tokenizer, resolve
+from finetune.model.load import load_tokenizer, resolve
 from finetune.params import Params
 from finetune.records import write_json
 from stages.train.adapter import CONFIG, WEIGHTS, check_trained

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import Trainer
 
-from finetune.batches import MicroBatch
-from finetune.graphs import Graphs, NotRecordable
-from finetune.memory import Fit, checkpoint_layers, next_smaller, release
+from finetune.flat.batches import MicroBatch
+from finetune.model.memory import Fit, checkpoint_layers, next_smaller, release
 from stages.train.ahead import Ahead
+from stages.train.fast.graphs import Graphs, NotRecordable
 from stages.train.steps import Plan, Step
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 
-from finetune import joint, last_layer
-from finetune.heads import LossHead
-from finetune.memory import layers_of
+from finetune.flat.heads import LossHead
+from finetune.model.memory import layers_of
 from finetune.params import Params
+from stages.train.fast import joint, last_layer
 from stages.train.fitting import Budget
 from stages.train.steps import Plan
 

@@ -12,11 +12,11 @@ from functools import lru_cache
 import numpy as np
 from torch.utils.data import Dataset
 
-from finetune import last_layer
-from finetune.batches import MicroBatch, collate, collate_flat, count_groups, cut
-from finetune.graphs import fill_up
+from finetune.flat.batches import MicroBatch, collate, collate_flat, count_groups, cut
 from finetune.params import Params
-from finetune.tokens import Row, TokenRows
+from finetune.text.tokens import Row, TokenRows
+from stages.train.fast import last_layer
+from stages.train.fast.graphs import fill_up
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerState
 
-from finetune.batches import MicroBatch
-from finetune.losses import token_nll
-from finetune.memory import Fit
-from finetune.tokens import TokenRows
+from finetune.flat.batches import MicroBatch
+from finetune.flat.losses import token_nll
+from finetune.model.memory import Fit
+from finetune.text.tokens import TokenRows
 from stages.train.ahead import Ahead
 from stages.train.cost import Meter
 from stages.train.evaluation import evaluation_batches, measure

@@ -10,15 +10,16 @@ import torch
 import torch.distributed as dist
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 
-from finetune import attention, low_rank
-from finetune.model import add_lora, load_base
+from finetune.flat import attention
+from finetune.model.load import add_lora, load_base
 from finetune.params import Params
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train import speed
 from stages.train.adapter import read_weights
 from stages.train.callbacks import Progress, Resume, Stopping, Timing
 from stages.train.cost import Meter
 from stages.train.curves import Curves
+from stages.train.fast import low_rank
 from stages.train.fitting import Fitting, plan_memory
 from stages.train.interruption import Interrupted, Interruption
 from stages.train.steps import Plan

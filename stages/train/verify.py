@@ -16,12 +16,12 @@ import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
-from finetune import attention
 from finetune.checkpoints import find_damage
 from finetune.errors import run
-from finetune.model import load_adapter, load_base, resolve
+from finetune.flat import attention
+from finetune.model.load import load_adapter, load_base, resolve
 from finetune.params import Params, load
-from finetune.tokens import TokenRows
+from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS
 from stages.train.evaluation import SAMPLE_BATCHES, evaluation_batches, measure
 from stages.train.settings import quieten

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from finetune.batches import MicroBatch
+from finetune.flat.batches import MicroBatch
 
 SMALLEST_STEP = 64  # tokens; the unit of a matrix product's tiles
 IGNORED = -100  # a target that costs nothing

@@ -18,9 +18,9 @@ from transformers import (
     set_seed,
 )
 
-from finetune import attention, heads
+from finetune.flat import attention, heads
+from finetune.model.weights import locate
 from finetune.params import Compute, Lora, Quantization
-from finetune.weights import locate
 
 
 def resolve(compute: Compute) -> Compute:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from finetune.hub import clear_errors, retried
+from finetune.hub_client import clear_errors, retried
 from finetune.params import Model
 from finetune.records import file_sha256
 

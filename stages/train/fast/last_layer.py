@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from finetune.batches import MicroBatch
-from finetune.memory import layers_of
+from finetune.flat.batches import MicroBatch
+from finetune.model.memory import layers_of
 
 # The model's keyword argument, int64 [positions]: where the last hidden states are read.
 ARGUMENT = "read_positions"

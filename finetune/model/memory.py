@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from finetune.heads import PIECE
+from finetune.flat.heads import PIECE
 from finetune.params import Lora, Params
 
 # Below this many tokens a forward pass is too small for the device (and dequantising 4-bit weights

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from finetune.batches import MicroBatch
-from finetune.heads import LossHead
+from finetune.flat.batches import MicroBatch
+from finetune.flat.heads import LossHead
 
 
 def token_nll(model: nn.Module, batch: MicroBatch) -> torch.Tensor:

@@ -16,8 +16,8 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 from torch.nn.functional import linear
 
-from finetune import joint
-from finetune.heads import short_pass
+from finetune.flat.heads import short_pass
+from stages.train.fast import joint
 
 
 def install(model: PeftModel, join: bool = False) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from finetune.attention import causal_mask, no_mask
-from finetune.tokens import Row
+from finetune.flat.attention import causal_mask, no_mask
+from finetune.text.tokens import Row
 
 # Tokens of an example. Attention is little of a shorter one, and one more kind of pass to compile.
 STACKED_FROM = 1024
