@@ -6,6 +6,7 @@ everything wrong with it.
 
 import difflib
 import json
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,6 +118,36 @@ class Data:
     def names(self) -> list[str]:
         """All source names, sorted."""
         return sorted([*self.files, *self.urls, *self.hub, *self.web])
+
+
+@section
+class Document:
+    """How a row of a source becomes a document. What is left out is off.
+
+    Templates name columns in braces: `prompt` and `answer`, or `text`, or `messages`, by the mode.
+    `system` and `instruction` are the words around this source's questions. `identity` names the
+    columns that say which row it is (default: those of the templates), `group` what keeps rows in
+    one split, `label` what results are told apart by, `cut` the column that is shortened where a
+    document is too long. `steps` are dotted names of functions of the user's own.
+    """
+
+    prompt: Text | None = None
+    answer: Text | None = None
+    text: Text | None = None
+    messages: Text | None = None
+    system: str | None = None
+    instruction: str | None = None
+    identity: list[Text] | None = None
+    group: Text | None = None
+    label: Text | None = None
+    cut: Text | None = None
+    normalise: Literal["text", "code", "none"] = "text"
+    steps: list[Text] = field(default_factory=list)
+
+    def templates(self) -> dict[str, str]:
+        """The templates that are there, by name."""
+        names = ("prompt", "answer", "text", "messages")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @section
@@ -237,7 +268,7 @@ class Params:
     launch: Launch
     model: Model
     data: Data
-    documents: dict[Name, dict[str, Text]]
+    documents: dict[Name, Document]
     prompt: Prompt
     preprocess: Preprocess
     mixture: dict[Name, NonNegative]
@@ -367,9 +398,9 @@ def _documents(params: Params) -> list[str]:
         side = "data" if name in params.documents else "documents"
         found.append(f"{name} is missing in {side}: every source needs an entry in both")
     for name, document in params.documents.items():
-        if set(document) != wanted:
+        if set(document.templates()) != wanted:
             found.append(
-                f"documents.{name} has {', '.join(sorted(document)) or 'no key'}: "
+                f"documents.{name} has {', '.join(sorted(document.templates())) or 'no template'}: "
                 f"preprocess.mode {params.preprocess.mode} wants {', '.join(sorted(wanted))}"
             )
     found += [

@@ -27,7 +27,7 @@ def collect_tasks(params: Params, raw: Path, folder: Path) -> list[Collect]:
     check_selectors(params.preprocess.selectors)
     tasks: list[Collect] = []
     for source in params.data.names():
-        templates = parse_documents(params.documents[source], source)
+        templates = parse_documents(params.documents[source].templates(), source)
         groups = raw_groups(raw / source)
         first = [next(each) for _, each in groupby(groups, key=lambda group: group[0])]
         rows = (each.row for path, group in first for each in read_group(path, group))
@@ -86,7 +86,7 @@ def fingerprint(params: Params, base: Path, raw: Path) -> str:
     """16 hex digits of settings, code, tokenizer and fetched rows."""
     digest = hashlib.sha256()
     settings = {name: asdict(getattr(params, name)) for name in ("prompt", "preprocess", "data")}
-    settings["documents"] = params.documents
+    settings["documents"] = {name: asdict(each) for name, each in params.documents.items()}
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for path in _inputs(params, base, raw):
         digest.update(f"\n{path.name} ".encode())
