@@ -15,9 +15,8 @@ from stages.preprocess.audit import audit
 from stages.preprocess.clean import normalise
 from stages.preprocess.documents import Rejected, build_document, parse_documents, parse_template
 from stages.preprocess.personal import luhn, treat
-from stages.preprocess.pieces import cut_text
+from stages.preprocess.pieces import Piece, cut_text
 from stages.preprocess.splits import TEST, TRAIN, VALIDATION, choose_split, question_hash, words
-from stages.preprocess.tokenise import Example
 from tests.conftest import WORDS, question
 from tests.preparing import declare, run_stage, write_source
 
@@ -454,14 +453,14 @@ def test_a_hundred_thousand_spaces_take_no_time():
 @pytest.mark.parametrize(
     ("example", "fault"),
     [
-        (Example([5, 6, 2], []), "no supervised token"),
-        (Example([5, 6, 2], [2, 2]), "no supervised token"),
-        (Example([5, 6, 7], [1, 3]), "no supervised EOS"),
-        (Example([5, 6, 2], [1, 2]), "no supervised EOS"),
-        (Example([1, 1, 6, 2], [2, 4]), "two BOS"),
-        (Example([5, 6, 2], [0, 3]), "not in order"),
-        (Example([5, 6, 2], [2, 4]), "not in order"),
-        (Example([5, 6, 2], [2, 3, 1, 3]), "not in order"),
+        (Piece([5, 6, 2], []), "no supervised token"),
+        (Piece([5, 6, 2], [2, 2]), "no supervised token"),
+        (Piece([5, 6, 7], [1, 3]), "no supervised EOS"),
+        (Piece([5, 6, 2], [1, 2]), "no supervised EOS"),
+        (Piece([1, 1, 6, 2], [2, 4]), "two BOS"),
+        (Piece([5, 6, 2], [0, 3]), "not in order"),
+        (Piece([5, 6, 2], [2, 4]), "not in order"),
+        (Piece([5, 6, 2], [2, 3, 1, 3]), "not in order"),
     ],
 )
 def test_the_audit_stops_at_an_example_that_would_teach_the_wrong_thing(tiny_base, example, fault):

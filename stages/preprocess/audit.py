@@ -1,15 +1,14 @@
 """What no example may be: checked for each one, and the stage ends where one is."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from stages.preprocess.tokenise import Example
+from stages.preprocess.pieces import Piece
 
 
-def audit(tokenizer: Any, pieces: Sequence["Example"], origin: str) -> None:
+def audit(tokenizer: Any, pieces: Sequence[Piece], origin: str) -> None:
     """Raise ValueError where one document's examples would teach the wrong thing, and say which."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     for example in pieces:

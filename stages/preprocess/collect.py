@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.params import Preprocess
-from finetune.records import Raw, read_group
+from finetune.records import Row, read_group
 from stages.preprocess.clean import clean_turns
 from stages.preprocess.documents import Rejected, Template, Turn, build_document
 from stages.preprocess.extract import extract_row, is_captured
@@ -122,7 +122,7 @@ def _documents(task: Collect, counts: Counts) -> Iterator[Document]:
             counts.rejected.append((rejected.reason, raw.origin))
 
 
-def _document(raw: Raw, task: Collect, counts: Counts) -> Document:
+def _document(raw: Row, task: Collect, counts: Counts) -> Document:
     row = raw.row
     if is_captured(row, task.rows.parent):
         selectors = task.settings.selectors.get(task.source, {})

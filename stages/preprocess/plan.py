@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.params import Params
-from finetune.records import raw_groups, read_group
+from finetune.records import read_group, row_groups
 from stages.preprocess.collect import Collect
 from stages.preprocess.documents import check_columns, parse_documents
 from stages.preprocess.extract import check_selectors, is_captured
@@ -28,7 +28,7 @@ def collect_tasks(params: Params, raw: Path, folder: Path) -> list[Collect]:
     tasks: list[Collect] = []
     for source in params.data.names():
         templates = parse_documents(params.documents[source].templates(), source)
-        groups = raw_groups(raw / source)
+        groups = row_groups(raw / source)
         first = [next(each) for _, each in groupby(groups, key=lambda group: group[0])]
         rows = (each.row for path, group in first for each in read_group(path, group))
         fields = ("title", "text", *params.preprocess.selectors.get(source, ()))

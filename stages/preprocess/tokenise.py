@@ -24,7 +24,7 @@ from finetune.text.tokens import SCHEMA as TOKENS
 from stages.preprocess.audit import audit
 from stages.preprocess.collect import read_part, turns_of
 from stages.preprocess.documents import Turn
-from stages.preprocess.pieces import cut_text
+from stages.preprocess.pieces import Piece, cut_text
 
 SCHEMA = pa.schema(
     [
@@ -51,15 +51,6 @@ class Tokenise:
     settings: Preprocess
 
 
-@dataclass(frozen=True)
-class Example:
-    """Token ids, flat [start, end) spans of the supervised ones, and whether a text was cut."""
-
-    input_ids: list[int]
-    spans: list[int]
-    cut: bool = False
-
-
 def tokenise(task: Tokenise) -> None:
     """Write the examples of a part. Documents that cannot be examples are in its metadata."""
     part, _ = read_part(task.documents)
@@ -80,7 +71,7 @@ def tokenise(task: Tokenise) -> None:
 def write_examples(
     task: Tokenise,
     part: pa.RecordBatch,
-    documents: Sequence[tuple[int, list[Example]]],
+    documents: Sequence[tuple[int, list[Piece]]],
     rejected: Sequence[tuple[int, str]],
 ) -> None:
     """Write examples as an Arrow file of one batch. Atomic."""
@@ -119,7 +110,7 @@ def load(base: Path) -> Any:
 
 def _examples(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """The examples of each document, or the reason why it has none."""
     if task.settings.mode == "causal":
         return _causal(tokenizer, task.settings.max_length, documents)
@@ -133,7 +124,7 @@ def _examples(
 
 def _completions(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """One example each: the question's end is cut until question and answer fit."""
     questions = [turns[0][1] for turns in documents]
     answers = answer_ids(tokenizer, task.prompt, [turns[1][1] for turns in documents])
@@ -144,22 +135,22 @@ def _completions(
             yield "answer_too_long"
             continue
         ids = prompt.ids + answer
-        yield [Example(ids, [len(prompt.ids), len(ids)], prompt.cut)]
+        yield [Piece(ids, [len(prompt.ids), len(ids)], prompt.cut)]
 
 
 def _chats(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """One example each: turns that do not fit are left out at the end."""
     for turns in documents:
         messages = [{"role": role, "content": text} for role, text in turns]
         rendered = render_chat(tokenizer, task.prompt, messages, task.settings.max_length)
-        yield [Example(*rendered)] if rendered else "first_exchange_too_long"
+        yield [Piece(*rendered)] if rendered else "first_exchange_too_long"
 
 
 def _causal(
     tokenizer: Any, max_length: int, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """As many examples as a text needs; BOS before and EOS behind all of it."""
     bos, eos = bos_ids(tokenizer), tokenizer.eos_token_id
     texts = [turns[0][1] for turns in documents]
@@ -170,7 +161,7 @@ def _causal(
             [where] = encode_text(tokenizer, [text], offsets=True)
             ends = cut_text(text, where.offsets, len(bos), max_length)
         bounds = [0, *ends, len(ids)]
-        yield [Example(ids[a:b], [1, b - a]) for a, b in itertools.pairwise(bounds)]
+        yield [Piece(ids[a:b], [1, b - a]) for a, b in itertools.pairwise(bounds)]
 
 
 def encode_text(tokenizer: Any, texts: Sequence[str], offsets: bool = False) -> list[Any]:
