@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.params import Params
 from finetune.records import read_group, row_groups
+from finetune.text.prompts import make_words
 from stages.preprocess.collect import Collect
 from stages.preprocess.documents import check_columns, parse_documents
 from stages.preprocess.extract import check_selectors, is_captured
@@ -46,6 +47,7 @@ def collect_tasks(params: Params, raw: Path, folder: Path) -> list[Collect]:
                 path,
                 group,
                 templates,
+                params.documents[source].cut,
                 missing,
                 params.preprocess,
             )
@@ -68,7 +70,7 @@ def tokenise_tasks(
             start,
             path,
             base,
-            params.prompt,
+            make_words(params.prompt, params.documents[source]),
             params.preprocess,
         )
         for documents, source, start in parts.each()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetune.params import Preprocess, Prompt
+from finetune.params import Preprocess
 from finetune.text.prompts import (
     answer_ids,
     bos_ids,
@@ -20,11 +20,13 @@ from finetune.text.prompts import (
     render_chat,
     render_prompts,
 )
+from finetune.text.templates import Words
 from finetune.text.tokens import SCHEMA as TOKENS
 from stages.preprocess.audit import audit
 from stages.preprocess.collect import read_part, turns_of
-from stages.preprocess.documents import Turn
+from stages.preprocess.documents import cut_range
 from stages.preprocess.pieces import Piece, cut_text
+from stages.preprocess.turns import Turn
 
 SCHEMA = pa.schema(
     [
@@ -47,7 +49,7 @@ class Tokenise:
     start: int  # number of the part's first document
     keep: Path  # bool[all documents], .npy
     base: Path
-    prompt: Prompt
+    words: Words
     settings: Preprocess
 
 
@@ -114,7 +116,7 @@ def _examples(
     """The examples of each document, or the reason why it has none."""
     if task.settings.mode == "causal":
         return _causal(tokenizer, task.settings.max_length, documents)
-    refused = [any(holds_special_token(tokenizer, text) for _, text in each) for each in documents]
+    refused = [any(_spells_special(tokenizer, turn) for turn in each) for each in documents]
     make = _completions if task.settings.mode == "completion" else _chats
     made = make(
         tokenizer, task, [each for each, no in zip(documents, refused, strict=True) if not no]
@@ -122,14 +124,21 @@ def _examples(
     return ("special_token" if no else next(made) for no in refused)
 
 
+def _spells_special(tokenizer: Any, turn: Turn) -> bool:
+    said: list[str] = []
+    turn.map(lambda text: said.append(text) or text)
+    return any(holds_special_token(tokenizer, text) for text in said)
+
+
 def _completions(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
 ) -> Iterator[list[Piece] | str]:
     """One example each: the question's end is cut until question and answer fit."""
     questions = [turns[0][1] for turns in documents]
-    answers = answer_ids(tokenizer, task.prompt, [turns[1][1] for turns in documents])
+    answers = answer_ids(tokenizer, task.words, [turns[1][1] for turns in documents])
     budgets = [task.settings.max_length - len(answer) for answer in answers]
-    rendered = render_prompts(tokenizer, task.prompt, questions, budgets)
+    ranges = [cut_range(turns[0]) for turns in documents]
+    rendered = render_prompts(tokenizer, task.words, questions, budgets, ranges)
     for prompt, answer in zip(rendered, answers, strict=True):
         if prompt is None:
             yield "answer_too_long"
@@ -141,11 +150,15 @@ def _completions(
 def _chats(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
 ) -> Iterator[list[Piece] | str]:
-    """One example each: turns that do not fit are left out at the end."""
+    """Mostly one example each: turns that do not fit are left out at the end."""
     for turns in documents:
-        messages = [{"role": role, "content": text} for role, text in turns]
-        rendered = render_chat(tokenizer, task.prompt, messages, task.settings.max_length)
-        yield [Piece(*rendered)] if rendered else "first_exchange_too_long"
+        messages = [{"role": turn[0], "content": turn[1], **turn.more} for turn in turns]
+        tools = messages[0].pop("tools", None)
+        chats = render_chat(tokenizer, task.words, messages, task.settings.max_length, tools)
+        if isinstance(chats, str):
+            yield chats
+            continue
+        yield [Piece(chat.ids, chat.spans, chat.cut) for chat in chats]
 
 
 def _causal(
