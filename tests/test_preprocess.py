@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from finetune.params import load
 from stages.preprocess import tokenise
 from stages.preprocess.audit import audit
-from stages.preprocess.clean import normalise
 from stages.preprocess.documents import Rejected, build_document, parse_documents, parse_template
 from stages.preprocess.personal import luhn, treat
 from stages.preprocess.pieces import cut_text
@@ -115,11 +114,6 @@ def test_a_bad_row_is_one_counted_reject(prepare, row, reason):
     prepared = prepare({"law": [*questions(12), row]})
     assert ("law:12", reason) in prepared.reasons()
     assert prepared.metrics["read"] == 13
-
-
-def test_half_a_surrogate_pair_is_rejected():
-    with pytest.raises(Rejected, match="broken_unicode"):
-        normalise("a \ud800 b")
 
 
 def test_numbers_and_lists_are_text_as_people_write_them(prepare):
@@ -418,37 +412,6 @@ def test_personal_data_is_dropped_or_kept_where_params_say_so(prepare):
 def test_card_numbers_are_known_by_their_check_digit():
     assert luhn("4111111111111111") and luhn("79927398713")
     assert not luhn("4111111111111112")
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=200))
-def test_normalising_twice_changes_nothing(text):
-    try:
-        once = normalise(text)
-    except Rejected:
-        return
-    assert normalise(once) == once
-    assert "\r" not in once and "\n\n\n" not in once and once == once.strip()
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("cafe\u0301", "café"),
-        ("a\u00a0b\u2009c", "a b c"),
-        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
-        ("\ufeffa\u200bb\u00adc\x00", "abc"),
-        ("a  \n\n\n\n  b\t\n", "a\n\n  b"),
-        ("if x:\n    y\n\n\tz", "if x:\n    y\n\n\tz"),
-        ("👩\u200d🚀", "👩\u200d🚀"),
-    ],
-)
-def test_texts_are_written_one_way(text, clean):
-    assert normalise(text) == clean
-
-
-def test_a_hundred_thousand_spaces_take_no_time():
-    assert normalise("a" + " \t" * 100_000 + "b")[-1] == "b"
 
 
 @pytest.mark.parametrize(
