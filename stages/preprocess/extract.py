@@ -1,7 +1,8 @@
 """From a captured page to the columns that a document's template can name.
 
 They are `url`, `title` and `text`, and those of `preprocess.selectors`. What the page says by
-schema.org comes first, then what the selectors find, then the main content.
+schema.org comes first, then what the selectors find, then the main content; the first two only
+where they are a fair share of it, unless a selector says what `text` is.
 """
 
 import re
@@ -16,11 +17,13 @@ from warcio.exceptions import ArchiveLoadFailed
 
 from stages.preprocess.content import element_text, main_text, main_title
 from stages.preprocess.documents import Rejected
-from stages.preprocess.structured import find_thing, thing_text, thing_title
+from stages.preprocess.structured import find_thing, is_whole, thing_text, thing_title
 
 CAPTURE = "capture.warc.gz"
 MAX_PAGE_BYTES = 8_000_000
 MAX_TAGS = 60_000  # a parsed tag takes about 1 kB
+FAIR_SHARE = 0.25  # of the main text, that structured data or selectors must have to replace it
+WHOLE_SHARE = 0.05  # if they are a whole recipe, as its page may tell a long story before
 MAX_DEPTH = 120  # pages that people read stay below 60
 _HTML = re.compile(r"(?i)\s*(text/html|application/xhtml\+xml)\s*(;|$)")
 
@@ -85,17 +88,20 @@ def _depth(soup: BeautifulSoup) -> int:
 
 
 def _columns(soup: BeautifulSoup, selectors: dict[str, str]) -> dict[str, str]:
-    title = main_title(soup)
+    title, thing = main_title(soup), find_thing(soup)
     selected = {
         field: "\n\n".join(filter(None, map(element_text, soup.select(selector))))
         for field, selector in selectors.items()
     }
-    if thing := find_thing(soup):
-        columns = {"title": thing_title(thing) or title, "text": thing_text(thing)}
-        if columns["text"]:
-            return {**selected, **columns}
-    if any(selected.values()):
-        joined = "\n\n".join(text for field, text in selected.items() if text and field != "title")
+    joined = "\n\n".join(text for field, text in selected.items() if text and field != "title")
+    main = main_text(soup).removeprefix(f"# {title}\n\n")
+    if thing and _is_fair(thing_text(thing), main, whole=is_whole(thing)):
+        return {**selected, "title": thing_title(thing) or title, "text": thing_text(thing)}
+    if selected.get("text") or _is_fair(joined, main):
         return {"title": title, "text": joined, **selected}
-    text = main_text(soup)
-    return {**selected, "title": title, "text": text.removeprefix(f"# {title}\n\n")}
+    return {"title": title, **selected, "text": main}
+
+
+def _is_fair(text: str, main: str, *, whole: bool = False) -> bool:
+    """Whether a text can stand for the page: a label in the margin of an article cannot."""
+    return bool(text) and len(text) >= (WHOLE_SHARE if whole else FAIR_SHARE) * len(main)

@@ -36,6 +36,12 @@ def thing_text(thing: Thing) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
+def is_whole(thing: Thing) -> bool:
+    """Whether it is a recipe that one can cook by: with ingredients and steps."""
+    ingredients = thing.get("recipeIngredient") or thing.get("ingredients")
+    return bool("Recipe" in _types(thing) and ingredients and thing.get("recipeInstructions"))
+
+
 def _recipe(thing: Thing) -> Iterator[str]:
     yield _text(thing.get("description"))
     yield _lines(
