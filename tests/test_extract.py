@@ -18,7 +18,6 @@ from stages.preprocess.extract import (
     check_selectors,
     extract,
     extract_row,
-    read_capture,
 )
 
 RECIPE = {
@@ -374,6 +373,6 @@ def test_what_is_no_page_is_rejected(tmp_path, kind):
 
 @pytest.mark.parametrize("offset", [1, 10**9])
 def test_a_place_without_a_record_is_an_error_that_names_the_capture(tmp_path, offset):
-    _capture(tmp_path, b"<p>x</p>", [HTML])
+    row = _capture(tmp_path, b"<p>x</p>", [HTML])
     with pytest.raises(ValueError, match=f"{CAPTURE} has no record at {offset}"):
-        read_capture(tmp_path / CAPTURE, offset)
+        extract_row({**row, "warc_offset": offset}, tmp_path, {})

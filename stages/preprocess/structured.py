@@ -1,13 +1,13 @@
 """Recipes and products that a page describes by schema.org, as JSON-LD or microdata."""
 
 import html
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from bs4 import BeautifulSoup
 
+from finetune.web import read_json_ld
 from stages.preprocess.microdata import MAX_DEPTH, Thing, read_microdata
 
 _WANTED = ("Recipe", "Product")
@@ -74,11 +74,9 @@ def _product(thing: Thing) -> Iterator[str]:
 
 
 def _json_ld(soup: BeautifulSoup) -> Iterator[Thing]:
-    for script in soup.find_all("script", type=re.compile(r"^application/ld\+json", re.I)):
-        try:
-            yield from _walk(json.loads(script.get_text(), strict=False))
-        except (ValueError, RecursionError):
-            continue  # the page's own fault; its microdata or main content is left
+    scripts = soup.find_all("script", type=re.compile(r"^application/ld\+json", re.I))
+    for value in read_json_ld(script.get_text() for script in scripts):
+        yield from _walk(value)
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[Thing]:
