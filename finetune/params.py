@@ -185,6 +185,11 @@ class Preprocess:
     mixture_total: Positive | None
     mixture_repeat: bool
     selectors: dict[Name, dict[str, Text]]
+    ibans: Personal
+    national_ids: Personal
+    ips: Personal
+    max_rejected_share: Share
+    max_uses: Positive | None
 
 
 @section

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.preprocess.mixture import choose, interleave
+from stages.preprocess.mixture import choose, interleave, tell_uses
 
 
-def _params(shares, total=None, repeat=False, unit="tokens"):
+def _params(shares, total=None, repeat=False, unit="tokens", most=None):
     names = sorted(shares)
-    preprocess = SimpleNamespace(mixture_total=total, mixture_repeat=repeat, mixture_unit=unit)
+    preprocess = SimpleNamespace(
+        mixture_total=total, mixture_repeat=repeat, mixture_unit=unit, max_uses=most
+    )
     data = SimpleNamespace(names=lambda: names)
     return SimpleNamespace(mixture=shares, preprocess=preprocess, data=data)
 
@@ -97,6 +99,22 @@ def test_with_repetition_and_no_total_every_row_is_used():
     rows, found = choose(params, *_rows({"a": [10] * 40, "b": [10] * 10}))
     assert found["a"].uses == 1 and found["b"].uses == 4
     assert set(rows.tolist()) == set(range(50))
+
+
+def test_no_row_is_used_more_often_than_max_uses():
+    rows = _rows({"a": [10] * 40, "b": [10] * 10})
+    _, found = choose(_params({"a": 0.5, "b": 0.5}, repeat=True, most=3), *rows)
+    assert found["b"].uses == 3 and found["a"].uses == 0.75
+    with pytest.raises(ValueError, match=r"mixture.b needs 400 .* 4.0 uses .*max_uses 3"):
+        choose(_params({"a": 0.5, "b": 0.5}, total=800, repeat=True, most=3), *rows)
+
+
+def test_a_row_that_is_used_very_often_is_told(caplog):
+    params = _params({"a": 0.5, "b": 0.5}, repeat=True)
+    _, found = choose(params, *_rows({"a": [10] * 100, "b": [10] * 10}))
+    tell_uses(found)
+    assert "b: each row is used 10.0 times" in caplog.text and "max_uses" in caplog.text
+    assert "a: each" not in caplog.text
 
 
 def test_a_source_without_a_document_is_an_error():

@@ -4,23 +4,23 @@ import json
 import random
 from collections import Counter
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.params import load
 from stages.preprocess import tokenise
 from stages.preprocess.audit import audit
-from stages.preprocess.clean import normalise
 from stages.preprocess.documents import Rejected, build_document, parse_documents, parse_template
-from stages.preprocess.personal import luhn, treat
 from stages.preprocess.pieces import Piece, cut_text
-from stages.preprocess.splits import TEST, TRAIN, VALIDATION, choose_split, question_hash, words
+from stages.preprocess.splits import choose_splits, clusters
 from tests.conftest import WORDS, question
 from tests.preparing import declare, run_stage, write_source
 
 ASKED = {"system": "You write titles.", "instruction": "Write a title for this legal question."}
+
+LENIENT = {"max_rejected_share": 1.0}  # a few rows, and most of them broken
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def prepare(tmp_path, monkeypatch, tiny_base, write_params):
             documents={name: documents or columns[mode] for name in sources},
             mixture=mixture or dict.fromkeys(sources, 1.0),
             preprocess__mode=mode,
-            **{f"preprocess__{key}": value for key, value in changes.items()},
+            **{f"preprocess__{key}": value for key, value in {**LENIENT, **changes}.items()},
         )
         return run_stage(tiny_base, workers)
 
@@ -118,11 +118,6 @@ def test_a_bad_row_is_one_counted_reject(prepare, row, reason):
     assert prepared.metrics["read"] == 13
 
 
-def test_half_a_surrogate_pair_is_rejected():
-    with pytest.raises(Rejected, match="broken_unicode"):
-        normalise("a \ud800 b")
-
-
 def test_numbers_and_lists_are_text_as_people_write_them(prepare):
     row = {"body": ["2 eggs", 500, True], "title": 7.5}
     turns = build_document(row, parse_documents({"prompt": "{body}", "answer": "{title}"}, "law"))
@@ -160,7 +155,7 @@ def test_two_processes_write_the_same_bytes_as_one(prepare, monkeypatch, mode):
         sources = {"law": [{"messages": talk(n)} for n in range(40)]}
     one = prepare(sources, mode, max_length=384).bytes()
     assert prepare(sources, mode, workers=2, max_length=384).bytes() == one
-    assert len(one) == 11
+    assert len(one) == 12
 
 
 def test_adding_documents_moves_no_other(prepare):
@@ -190,21 +185,56 @@ def test_a_split_that_a_source_lacks_is_taken_from_its_training_rows(prepare):
     assert 8 <= prepared.metrics["validation"]["rows"] <= 30
 
 
-@settings(max_examples=50, deadline=None)
-@given(text=st.text(min_size=1), test_share=st.floats(0, 0.5), validation_share=st.floats(0, 0.4))
-def test_a_document_has_one_split_whatever_the_others_are(text, test_share, validation_share):
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30),
+    st.floats(0, 0.5),
+    st.floats(0, 0.4),
+    st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=12),
+)
+def test_a_cluster_has_one_split_whatever_its_order_and_the_others(hashes, test, validation, pairs):
     class Shares:
-        pass
+        test_share, validation_share = test, validation
 
-    Shares.test_share, Shares.validation_share = test_share, validation_share
-    place = question_hash(words(text))
-    split = choose_split("", place, [TRAIN, VALIDATION, TEST], Shares)
-    assert choose_split("test", place, [], Shares) == TEST
-    assert choose_split("train", place, [], Shares) == TRAIN
-    if place / 2**64 < test_share:
-        assert split == TEST
-    elif place / 2**64 >= test_share + validation_share:
-        assert split == TRAIN
+    def split(identities, joined):
+        count = len(identities)
+        cluster = clusters(count, np.array(joined, np.int64).reshape(-1, 2))
+        values = np.array(identities, np.uint64)
+        own, missing = np.zeros(count, np.int8), np.ones((count, 3), bool)
+        return choose_splits(values, own, missing, cluster, Shares)
+
+    count = len(hashes)
+    pairs = [(a, b) for a, b in pairs if a < count and b < count]
+    found = split(hashes, pairs)
+    assert all(found[a] == found[b] for a, b in pairs)
+    turned = [(count - 1 - a, count - 1 - b) for a, b in pairs]
+    assert split(hashes[::-1], turned)[::-1].tolist() == found.tolist()
+    assert split([*hashes, 7], pairs)[:count].tolist() == found.tolist()
+
+
+def test_large_clusters_fall_into_each_split_as_often_as_params_say():
+    class Shares:
+        test_share, validation_share = 0.2, 0.1
+
+    drawn = np.random.default_rng(0).integers(0, 2**63, 20_000).astype(np.uint64)
+    cluster = np.arange(20_000) // 20 * 20
+    missing = np.ones((20_000, 3), bool)
+    split = choose_splits(drawn, np.zeros(20_000, np.int8), missing, cluster, Shares)
+    assert np.bincount(split[::20]) / 1_000 == pytest.approx([0.7, 0.1, 0.2], abs=0.04)
+
+
+def test_rows_of_a_source_with_splits_of_its_own_stay_where_they_are():
+    class Shares:
+        test_share, validation_share = 0.9, 0.05
+
+    own = np.array([0, 2, 1, 0], np.int8)
+    hashes, alone = np.arange(4, dtype=np.uint64), np.arange(4)
+    none = np.zeros((4, 3), bool)
+    assert choose_splits(hashes, own, none, alone, Shares).tolist() == [0, 2, 1, 0]
+    free = none.copy()
+    free[3] = True  # of a source without splits, alike to a test row of another
+    joined = np.array([0, 1, 2, 1])
+    assert choose_splits(hashes, own, free, joined, Shares).tolist() == [0, 2, 1, 2]
 
 
 def test_the_same_question_is_never_in_two_splits(prepare):
@@ -381,73 +411,12 @@ def test_other_settings_never_continue_the_work_of_these(prepare, monkeypatch, t
     assert left.exists()  # of the failed settings, to continue when they are back
 
 
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("Write to jo.doe+law@mail.example.co.uk, please", "Write to [email], please"),
-        ("not@home, a @ b, @name", "not@home, a @ b, @name"),
-        ("Call +44 20 7946 0958 or (212) 555-2368.", "Call [phone] or [phone]."),
-        ("In 2018 I paid 1,250.00 for 12 months.", "In 2018 I paid 1,250.00 for 12 months."),
-        ("card 4111 1111 1111 1111 was charged", "card [card] was charged"),
-        ("order 4111 1111 1111 1112 was shipped", "order 4111 1111 1111 1112 was shipped"),
-        ("0000 0000 0000 0000", "0000 0000 0000 0000"),
-        ("id AKIAIOSFODNN7EXAMPLE leaked", "id [key] leaked"),
-        (f"token ghp_{'a1B2' * 9} here", "token [key] here"),
-        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n!", "[key]\n!"),
-        (f"hf_{'abcDEF12' * 5}", "[key]"),
-        (f"eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.{'x' * 20}", "[key]"),
-        ("AKIA is short, sk-8 a bus, ghp_x no key", "AKIA is short, sk-8 a bus, ghp_x no key"),
-    ],
-)  # fmt: skip
-def test_personal_data_and_keys_are_masked(text, masked, tmp_path, write_params):
-    write_params(tmp_path)
-    counts: dict[str, int] = {}
-    assert treat(text, load(tmp_path / "params.yaml").preprocess, counts) == masked
-    assert sum(counts.values()) == masked.count("[")
-
-
 def test_personal_data_is_dropped_or_kept_where_params_say_so(prepare):
     rows = [*questions(20), {"body": "Reach me at a@b.example or +44 20 7946 0958.", "title": "T"}]
     assert ("law:20", "has_email") in prepare({"law": rows}, emails="drop").reasons()
     prepared = prepare({"law": rows}, emails="keep", phones="mask", test_share=0.0)
     assert any("a@b.example or [phone]." in text for text in prepared.texts("train"))
-    assert prepared.metrics["masked"] == {"phone": 1}
-
-
-def test_card_numbers_are_known_by_their_check_digit():
-    assert luhn("4111111111111111") and luhn("79927398713")
-    assert not luhn("4111111111111112")
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=200))
-def test_normalising_twice_changes_nothing(text):
-    try:
-        once = normalise(text)
-    except Rejected:
-        return
-    assert normalise(once) == once
-    assert "\r" not in once and "\n\n\n" not in once and once == once.strip()
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("cafe\u0301", "café"),
-        ("a\u00a0b\u2009c", "a b c"),
-        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
-        ("\ufeffa\u200bb\u00adc\x00", "abc"),
-        ("a  \n\n\n\n  b\t\n", "a\n\n  b"),
-        ("if x:\n    y\n\n\tz", "if x:\n    y\n\n\tz"),
-        ("👩\u200d🚀", "👩\u200d🚀"),
-    ],
-)
-def test_texts_are_written_one_way(text, clean):
-    assert normalise(text) == clean
-
-
-def test_a_hundred_thousand_spaces_take_no_time():
-    assert normalise("a" + " \t" * 100_000 + "b")[-1] == "b"
+    assert prepared.metrics["mended"] == {"law": {"phone": 1}}
 
 
 @pytest.mark.parametrize(

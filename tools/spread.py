@@ -26,9 +26,11 @@ from datatrove.pipeline.base import PipelineStep
 
 from finetune.errors import run
 from finetune.params import load
-from stages.preprocess.duplicates import find_duplicates, leak_share
-from stages.preprocess.passes import make_examples, read_documents
-from stages.preprocess.plan import fingerprint
+from stages.preprocess.duplicates import find_relations
+from stages.preprocess.plan import fingerprint, make_examples, read_documents
+from stages.preprocess.rejected import check_rejected
+from stages.preprocess.shards import count_by_source
+from stages.preprocess.verdicts import judge, leak_share
 from stages.preprocess.work import Task, Work, open_work
 
 log = logging.getLogger(__name__)
@@ -40,10 +42,10 @@ EXECUTORS: dict[str, type[PipelineExecutor]] = {
 POLL_SECONDS = 5.0
 
 
-class MakeParts(PipelineStep):
+class MakeShards(PipelineStep):
     """A datatrove step that makes the files of every n-th task."""
 
-    name = "parts"
+    name = "shards"
     type = "preprocess"
 
     def __init__(self, function: Callable[[Task], None], tasks: Sequence[Task]) -> None:
@@ -71,7 +73,7 @@ class SpreadWork(Work):
         if not todo:
             return
         logs = self.folder / "logs" / f"{name}-{time.time_ns()}"
-        self.executor([MakeParts(function, todo)], len(todo), str(logs)).run()
+        self.executor([MakeShards(function, todo)], len(todo), str(logs)).run()
         while missing := sum(not task.path.exists() for task in todo):
             log.info("%s: waiting for %d of %d parts; logs in %s", name, missing, len(todo), logs)
             time.sleep(POLL_SECONDS)
@@ -82,10 +84,11 @@ def main() -> None:
     name = fingerprint(params, arguments.base, arguments.raw)
     with open_work(name, workers=1, keep=True) as work:
         spread = SpreadWork(work.folder, None, _executor(arguments))
-        parts = read_documents(spread, params, arguments.raw)
-        verdicts = find_duplicates(spread, parts, params.preprocess)
-        leak_share(parts, verdicts, params.preprocess.max_leak_share)
-        make_examples(spread, params, arguments.base, parts, verdicts)
+        shards = read_documents(spread, params, arguments.raw)
+        check_rejected(params, count_by_source(shards))
+        verdicts = judge(params, shards, find_relations(spread, shards, params.preprocess))
+        leak_share(params, shards, verdicts)
+        make_examples(spread, params, arguments.base, shards, verdicts.split)
     log.info("all parts are in %s; run `dvc repro preprocess`", work.folder)
 
 

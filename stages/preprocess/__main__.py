@@ -17,14 +17,17 @@ from finetune.params import Params, load
 from finetune.records import SPLITS, write_json
 from stages.preprocess import tokenise
 from stages.preprocess.audit import check_cut
-from stages.preprocess.duplicates import find_duplicates, leak_share
+from stages.preprocess.duplicates import find_relations
 from stages.preprocess.examples import Examples
-from stages.preprocess.mixture import Share, choose, interleave
+from stages.preprocess.mixture import Share, choose, interleave, tell_uses
 from stages.preprocess.outputs import write_prepared
-from stages.preprocess.passes import make_examples, read_documents
-from stages.preprocess.plan import fingerprint
-from stages.preprocess.report import explain_empty, summarise, write_report
+from stages.preprocess.plan import fingerprint, make_examples, read_documents
+from stages.preprocess.rejected import check_rejected
+from stages.preprocess.report import explain_empty, refused_by_source, summarise, write_report
+from stages.preprocess.shards import count_by_source
 from stages.preprocess.splits import TEST, TRAIN, VALIDATION
+from stages.preprocess.unnamed import put_aside
+from stages.preprocess.verdicts import judge, leak_share
 from stages.preprocess.work import open_work
 
 log = logging.getLogger(__name__)
@@ -34,20 +37,23 @@ def main() -> None:
     paths, params = _parse(), load()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     tokenise.load(paths.base)  # before the processes are forked, so that they share it
+    put_aside(paths.raw, params.data.names())
     pa.array([])  # which imports pandas: once, not in each of them
     with open_work(fingerprint(params, paths.base, paths.raw), paths.workers) as work:
-        parts = read_documents(work, params, paths.raw)
-        verdicts = find_duplicates(work, parts, params.preprocess)
-        leak = leak_share(parts, verdicts, params.preprocess.max_leak_share)
-        examples = make_examples(work, params, paths.base, parts, verdicts)
-        explain_empty(params, parts, verdicts, examples)
+        shards = read_documents(work, params, paths.raw)
+        check_rejected(params, count_by_source(shards))
+        verdicts = judge(params, shards, find_relations(work, shards, params.preprocess))
+        leak = leak_share(params, shards, verdicts)
+        examples = make_examples(work, params, paths.base, shards, verdicts.split)
+        check_rejected(params, count_by_source(shards), refused_by_source(shards, examples))
+        explain_empty(params, shards, verdicts, examples)
         check_cut(examples.cut, params.preprocess.max_truncated_share)
         chosen, shares = _choose(params, examples)
-        write_prepared(paths.out, params, examples, chosen, parts)
+        write_prepared(paths.out, params, examples, chosen, shards, verdicts.cluster)
         dropped = write_report(
-            paths.report, params, paths.base, parts, verdicts, examples, chosen, shares
+            paths.report, params, paths.base, shards, verdicts, examples, chosen, shares
         )
-        metrics = summarise(parts, examples, chosen, shares, dropped, leak)
+        metrics = summarise(shards, examples, chosen, shares, dropped, leak)
         write_json(paths.metrics, metrics)
     _tell(metrics)
 
@@ -58,6 +64,7 @@ def _choose(params: Params, examples: Examples) -> tuple[dict[str, np.ndarray], 
     rows = [np.flatnonzero(examples.split == number) for number in range(len(SPLITS))]
     columns = [(examples.source[each], examples.key[each], weights[each]) for each in rows]
     train, shares = choose(params, *columns[TRAIN])
+    tell_uses(shares)
     chosen = {"train": rows[TRAIN][train]}
     for split in (VALIDATION, TEST):
         chosen[SPLITS[split]] = rows[split][interleave(params, *columns[split])]

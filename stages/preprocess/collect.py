@@ -1,167 +1,99 @@
-"""From fetched rows to cleaned documents, one row group at a time: the first pass over the data."""
+"""The first pass over the data: each row of a row group goes the way of steps.py."""
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from finetune.params import Preprocess
 from finetune.records import Row, read_group
-from stages.preprocess.clean import clean_turns
-from stages.preprocess.documents import Rejected, Template, Turn, build_document
-from stages.preprocess.extract import extract_row, is_captured
-from stages.preprocess.shingles import bands
-from stages.preprocess.splits import choose_split, document_hash, question_hash, words
+from stages.preprocess.leaks import LeakIndex
+from stages.preprocess.personal import treat
+from stages.preprocess.shards import Counts, write_shard
+from stages.preprocess.shingles import threshold
+from stages.preprocess.steps import Document, Source, Step, way
+from stages.preprocess.turns import Rejected
 
-_TEXTS = pa.list_(pa.string())
-SCHEMA = pa.schema(
-    [
-        ("id", pa.uint64()),  # of the whole document
-        ("question", pa.uint64()),  # of what must not be in two splits
-        ("split", pa.int8()),
-        ("origin", pa.string()),
-        ("license", pa.string()),
-        ("roles", _TEXTS),
-        ("texts", _TEXTS),
-        ("more", _TEXTS),  # JSON, "" where a turn is its text alone
-        ("bands", pa.list_(pa.uint64())),
-    ]
-)
+EXCERPT = 80  # characters of a document that is left out, for whoever looks for the reason
+EXCERPTS = 3  # of a reason and shard
 
 
 @dataclass(frozen=True)
 class Collect:
-    """A row group of a source, and the file of documents to make of it."""
+    """A row group of a source, and the shard of documents to make of it."""
 
     path: Path
-    source: str
+    source: Source
     rows: Path
     group: int
-    templates: dict[str, Template]
-    cut: str | None  # the column of a prompt that may be shortened
-    missing: list[int]  # splits that the source lacks
-    settings: Preprocess
-
-
-@dataclass(frozen=True)
-class Document:
-    """A cleaned document, with the hash of its question, its words and its split."""
-
-    turns: list[Turn]
-    question: int
-    words: list[bytes]
-    split: int
-    origin: str
-    license: str
-
-
-@dataclass
-class Counts:
-    """What became of the rows of a part."""
-
-    rows: int = 0
-    masked: Counter[str] = field(default_factory=Counter)
-    rejected: list[tuple[str, str]] = field(default_factory=list)  # reason, origin
+    leaks: Path | None
 
 
 def collect(task: Collect) -> None:
     """Write the documents of a row group, and beside them what was left out."""
     counts = Counts()
     documents = list(_documents(task, counts))
-    settings = task.settings
-    write_part(task.path, documents, counts, threshold(settings))
+    settings = task.source.settings
+    found = [-1] * len(documents)
+    if task.leaks:
+        found = LeakIndex.read(task.leaks).find(documents, settings.duplicate_similarity)
+    write_shard(task.path, documents, counts, threshold(settings), found)
 
 
-def write_part(path: Path, documents: list[Document], counts: Counts, like: float | None) -> None:
-    """Write documents as an Arrow file with their counts in its metadata. Atomic.
-
-    `like` is the similarity that near-duplicates are looked for with, None where they are not.
-    """
-    schema = SCHEMA.with_metadata({"counts": json.dumps(vars(counts))})
-    columns = [
-        pa.array([document_hash(each.turns) for each in documents], pa.uint64()),
-        pa.array([each.question for each in documents], pa.uint64()),
-        pa.array([each.split for each in documents], pa.int8()),
-        pa.array([each.origin for each in documents], pa.string()),
-        pa.array([each.license for each in documents], pa.string()),
-        pa.array([[role for role, _ in each.turns] for each in documents], _TEXTS),
-        pa.array([[text for _, text in each.turns] for each in documents], _TEXTS),
-        pa.array([[write_more(turn) for turn in each.turns] for each in documents], _TEXTS),
-        _lists(_bands(documents, like)),
-    ]
-    partial = path.with_suffix(".partial")
-    with pa.ipc.new_file(str(partial), schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-    partial.rename(path)
-
-
-def read_part(path: Path) -> tuple[pa.RecordBatch, Counts]:
-    """The documents of a part, memory-mapped, and what became of its rows."""
-    file = pa.ipc.open_file(pa.memory_map(str(path)))
-    counts = json.loads(file.schema.metadata[b"counts"])
-    return file.get_batch(0), Counts(**{**counts, "masked": Counter(counts["masked"])})
-
-
-def turns_of(batch: pa.RecordBatch, row: int) -> list[Turn]:
-    """The turns of one document of a part."""
-    columns = (batch[name][row].as_py() for name in ("roles", "texts", "more"))
-    return [
-        Turn(role, text, json.loads(more) if more else None)
-        for role, text, more in zip(*columns, strict=True)
-    ]
-
-
-def write_more(turn: Turn) -> str:
-    """What belongs to a turn beside its text, as JSON; "" where there is nothing."""
-    more = getattr(turn, "more", None)
-    return json.dumps(more, ensure_ascii=False, sort_keys=True) if more else ""
-
-
-def full_text(turns: Sequence[Turn]) -> str:
-    """All that a document says, which near-duplicates are compared by."""
-    return "\n".join(text for _, text in turns)
+def walk(document: Document, steps: list[Step], counts: Counts) -> Document | None:
+    """The document at the end of its way, or None; what each step drops and mends is counted."""
+    for step in steps:
+        counts.seen[step.name] = counts.seen.get(step.name, 0) + 1
+        try:
+            document = step.function(document)
+        except Rejected as rejected:
+            text = "" if step.chosen else _excerpt(document, step, rejected.reason, counts)
+            counts.rejected.append([step.name, rejected.reason, document.origin, text])
+            return None
+        if document.mended:
+            mended = counts.mended.setdefault(step.name, {})
+            for what, number in document.mended.items():
+                mended[what] = mended.get(what, 0) + number
+            document.mended.clear()
+    return document
 
 
 def _documents(task: Collect, counts: Counts) -> Iterator[Document]:
-    for raw in read_group(task.rows, task.group):
+    steps, columns = way(task.source), set()
+    for row in read_group(task.rows, task.group):
         counts.rows += 1
-        try:
-            yield _document(raw, task, counts)
-        except Rejected as rejected:
-            counts.rejected.append((rejected.reason, raw.origin))
+        columns.update(row.row)
+        if document := walk(_begin(row, task.source.name), steps, counts):
+            yield document
+    counts.columns = sorted(columns)
 
 
-def _document(raw: Row, task: Collect, counts: Counts) -> Document:
-    row = raw.row
-    if is_captured(row, task.rows.parent):
-        selectors = task.settings.selectors.get(task.source, {})
-        row = extract_row(row, task.rows.parent, selectors)
-    turns = build_document(row, task.templates, task.cut)
-    turns = clean_turns(turns, task.settings, counts.masked)
-    found = words(full_text(turns))
-    # Of a single exchange the question alone, so that no other answer to it is in another split.
-    exchange = [role for role, _ in turns] == ["user", "assistant"]
-    question = question_hash(words(turns[0][1]) if exchange else found)
-    split = choose_split(raw.split, question, task.missing, task.settings)
-    return Document(turns, question, found, split, raw.origin, raw.license)
+def _begin(row: Row, source: str) -> Document:
+    return Document(source, row.row, row.split, row.origin, row.license)
 
 
-def _bands(documents: Sequence[Document], like: float | None) -> np.ndarray:
-    if like is None or not documents:
-        return np.zeros((len(documents), 0), np.uint64)
-    return bands([each.words for each in documents], like)
+def _excerpt(document: Document, step: Step, reason: str, counts: Counts) -> str:
+    """The beginning of what was left out, without personal data; "" behind the first few."""
+    same = sum(each[:2] == [step.name, reason] for each in counts.rejected[-1_000:])
+    if same >= EXCERPTS:
+        return ""
+    said = [turn[1] for turn in document.turns] or [f"{k}: {v}" for k, v in document.row.items()]
+    text = " ".join(" ".join(said)[: 4 * EXCERPT].split()).encode("utf-8", "replace").decode()
+    return _masked(text)[:EXCERPT]
 
 
-def threshold(settings: Preprocess) -> float | None:
-    """The similarity from which on documents are near-duplicates; None where none are sought."""
-    return settings.duplicate_similarity if settings.near_duplicates else None
+def _masked(text: str) -> str:
+    try:
+        return treat(text, _MASK_ALL, {})
+    except Rejected:
+        return ""
 
 
-def _lists(values: np.ndarray) -> pa.ListArray:
-    """uint64[n, k] as n lists of k."""
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(offsets, values.ravel())
+class _MaskAll:
+    """Settings that mask everything."""
+
+    phone_regions = ("US", "GB")
+
+    def __getattr__(self, name: str) -> str:
+        return "mask"
+
+
+_MASK_ALL = _MaskAll()

@@ -1,9 +1,11 @@
-"""Which documents are copies of others, or nearly so, within and across sources and splits.
+"""Which documents are copies of others, or nearly so, and which must share a split.
 
-Documents that share a hash are candidates: that of the whole document, of its question, and the
-MinHash bands of its words. The hashes of all documents go to bucket files on disk, so that memory
-holds one bucket at a time; candidates are then compared word by word. Of two that are alike the one
-of the higher rank stays: test before validation before leak files before training, then the first.
+Documents that share a hash are looked at: that of the finished document, the MinHash bands of its
+words (candidates, then compared word by word), and its keys: question, group, beginning of a
+conversation (which join without comparing). The hashes of all documents go to bucket files on disk,
+so that memory holds one bucket at a time. Of two that are alike the one of the higher rank stays:
+test before validation before training, then the smaller id, so that the order of rows decides
+nothing.
 """
 
 from collections.abc import Sequence
@@ -16,177 +18,229 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from finetune.params import Preprocess
+from stages.preprocess.boilerplate import find_common
 from stages.preprocess.buckets import MAX_FILES, Buckets
-from stages.preprocess.collect import full_text, turns_of
-from stages.preprocess.parts import Parts, open_part
-from stages.preprocess.shingles import shingles, similarity
-from stages.preprocess.splits import LEAK, TEST, TRAIN, VALIDATION
+from stages.preprocess.identity import BEGINNING, COMPARE, GROUP
+from stages.preprocess.shards import Shards, compared_of, open_shard
+from stages.preprocess.shingles import bands, shingles, similarity, threshold
+from stages.preprocess.splits import TEST, TRAIN, VALIDATION, words
 from stages.preprocess.work import Work
 
-REASONS = ("", "duplicate", "near_duplicate", "leak", "near_leak", "leak_file")
-DUPLICATE, NEAR_DUPLICATE, LEAKED, NEAR_LEAK, LEAK_FILE = range(1, len(REASONS))
-_LEAKS = {DUPLICATE: LEAKED, NEAR_DUPLICATE: NEAR_LEAK}  # of an evaluation document
+JOINED, DUPLICATE, NEAR_DUPLICATE, ALIKE, GROUPED, EQUAL = range(6)  # how two are related
 BUCKET_BYTES = 64_000_000
-_RANK = {TEST: 0, VALIDATION: 1, LEAK: 2, TRAIN: 3}
-_ENTRY = np.dtype([("hash", "<u8"), ("place", "<i8")])
-_PAIR = np.dtype([("place", "<i8"), ("other", "<i8")])
-_VERDICT = np.dtype([("document", "<i8"), ("other", "<i8"), ("reason", "<i8")])
-# place = rank << 48 | document: sorting by it puts the one that stays first
-_NUMBER = (1 << 48) - 1
+MANY, MANY_SHARE = 20, 0.1  # documents that begin alike: a common opening joins nothing
+_RANK = {TEST: 0, VALIDATION: 1, TRAIN: 2}
+_ENTRY = np.dtype([("hash", "<u8"), ("document", "<i8")])
+_PAIR = np.dtype([("document", "<i8"), ("other", "<i8")])
+RELATION = np.dtype([("document", "<i8"), ("other", "<i8"), ("kind", "<i8")])
 
 
 @dataclass(frozen=True)
 class Compare:
-    """A file of candidate pairs, and the file of verdicts to make of it."""
+    """A file of candidate pairs, and the file of relations to make of it."""
 
     path: Path
     pairs: Path
-    parts: Parts
+    shards: Shards
+    common: dict[str, np.ndarray]
     settings: Preprocess
 
 
-def find_duplicates(work: Work, parts: Parts, settings: Preprocess) -> np.ndarray:
-    """Verdicts [document, other, reason], sorted by document: those to leave out, and for whom."""
+def find_relations(work: Work, shards: Shards, settings: Preprocess) -> np.ndarray:
+    """Relations [document, other, kind], sorted; `other` is the one that would stay.
+
+    DUPLICATE: the same finished document; EQUAL: that, though the rows differ. NEAR_DUPLICATE:
+    alike in what is asked and in what is answered; ALIKE: alike as a whole. JOINED and GROUPED: the
+    same question or beginning, the same group.
+    """
     folder = work.folder / "duplicates"
     folder.mkdir(exist_ok=True)
+    _said.cache_clear()
+    common = find_common(shards) if settings.near_duplicates else {}
     done = folder / "pairs.done"
     if not done.exists():
-        _write_pairs(folder, parts, _write_entries(folder, parts))
+        joined = _write_pairs(folder, shards, _write_entries(folder, shards, common, settings))
+        np.save(folder / "joined.npy", joined)
         done.touch()
     tasks = [
-        Compare(pairs.with_suffix(".npy"), pairs, parts, settings)
+        Compare(pairs.with_suffix(".npy"), pairs, shards, common, settings)
         for pairs in sorted(folder.glob("pairs-*.bin"))
     ]
     work.run("compare", compare, tasks)
-    verdicts = [np.load(task.path) for task in tasks]
-    return np.sort(np.concatenate([np.zeros(0, _VERDICT), *verdicts]), order="document")
-
-
-def leak_share(parts: Parts, verdicts: np.ndarray, limit: float) -> float:
-    """The share of training documents that resemble evaluation documents; they are left out.
-
-    Raises ValueError above the limit, with the first of them.
-    """
-    leaks = verdicts[np.isin(verdicts["reason"], (LEAKED, NEAR_LEAK, LEAK_FILE))]
-    trained = sum(int((open_part(path)["split"].to_numpy() == TRAIN).sum()) for path in parts.paths)
-    share = len(leaks) / trained if trained else 0.0
-    if share > limit:
-        first = [f"{parts.origin(a)} resembles {parts.origin(b)}" for a, b, _ in leaks[:3].tolist()]
-        raise ValueError(
-            f"{len(leaks)} of {trained} training documents ({share:.1%}) resemble evaluation "
-            f"documents, more than preprocess.max_leak_share {limit}: {'; '.join(first)}; mend the "
-            "data's splits, or raise the limit: they are left out of training in any case"
-        )
-    return share
+    found = [np.load(folder / "joined.npy"), *(np.load(task.path) for task in tasks)]
+    return np.unique(np.concatenate(found))
 
 
 def compare(task: Compare) -> None:
-    """Judge each candidate pair; a document is left out for the first other that it resembles."""
-    pairs = np.unique(np.fromfile(task.pairs, _PAIR))
-    verdicts: list[tuple[int, int, int]] = []
-    for place, other in pairs.tolist():
-        document = place & _NUMBER
-        if verdicts and verdicts[-1][0] == document:
-            continue
-        if reason := _judge(place, other, task):
-            verdicts.append((document, other & _NUMBER, reason))
+    """Judge each candidate pair."""
+    pairs = np.unique(np.fromfile(task.pairs, _PAIR)).tolist()
+    judged = [(a, b, _judge(a, b, task)) for a, b in pairs]
     partial = task.path.with_suffix(".partial.npy")
-    np.save(partial, np.array(verdicts, _VERDICT))
+    np.save(partial, np.array([each for each in judged if each[2] >= 0], RELATION))
     partial.rename(task.path)
 
 
-def _judge(place: int, other: int, task: Compare) -> int:
-    """The reason to leave out the document at `place` for the other one, or 0."""
-    mine, theirs = (task.parts.locate(each & _NUMBER) for each in (place, other))
-    across = place >> 48 != other >> 48
-    if _equal("id", mine, theirs) or (across and _equal("question", mine, theirs)):
-        kind = DUPLICATE
-    elif task.settings.near_duplicates and (
-        similarity(_shingles(*mine), _shingles(*theirs)) >= task.settings.duplicate_similarity
-    ):
-        kind = NEAR_DUPLICATE
-    else:
-        return 0
-    if not across or place >> 48 != _RANK[TRAIN]:
-        return kind
-    return LEAK_FILE if other >> 48 == _RANK[LEAK] else _LEAKS[kind]
+def _judge(document: int, other: int, task: Compare) -> int:
+    """How two documents are related, or -1."""
+    (path, row), (path_, row_) = task.shards.locate(document), task.shards.locate(other)
+    mine, theirs = open_shard(path), open_shard(path_)
+    grouped = _group(mine, row) & _group(theirs, row_)
+    if mine["content"][row] == theirs["content"][row_]:
+        if mine["id"][row] == theirs["id"][row_]:
+            return DUPLICATE
+        return DUPLICATE if _alike(document, other, task) else EQUAL
+    if not task.settings.near_duplicates or not _alike(document, other, task):
+        return -1
+    same_turns = len(mine["roles"][row]) == len(theirs["roles"][row_])
+    if same_turns and not grouped and _alike(document, other, task, by_turn=True):
+        return NEAR_DUPLICATE
+    return ALIKE
 
 
-def _write_entries(folder: Path, parts: Parts) -> list[Path]:
-    """Scatter (hash, place) of every document over bucket files by hash."""
-    paths = [folder / f"hashes-{n:03d}.bin" for n in range(_bucket_count(parts))]
+def _alike(document: int, other: int, task: Compare, by_turn: bool = False) -> bool:
+    """Whether what two documents say is as similar as params ask: as a whole, or each part."""
+    said, said_ = (_said(*task.shards.locate(each), by_turn) for each in (document, other))
+    if len(said) != len(said_):
+        return False
+    names = [task.shards.source(each) for each in (document, other)]
+    common = [task.common[name] for name in dict.fromkeys(names) if name in task.common]
+    if common:
+        joined = np.concatenate(common)
+        left = [[np.setdiff1d(part, joined) for part in each] for each in (said, said_)]
+        if any(len(a) or len(b) for a, b in zip(*left, strict=True)):
+            said, said_ = left
+    limit = task.settings.duplicate_similarity
+    return all(
+        similarity(a, b) >= limit for a, b in zip(said, said_, strict=True) if len(a) or len(b)
+    )
+
+
+def _group(shard: pa.RecordBatch, row: int) -> set[int]:
+    return {key for key in shard["keys"][row].as_py() if key & 3 == GROUP}
+
+
+@lru_cache(maxsize=4096)
+def _said(path: Path, row: int, by_turn: bool) -> list[np.ndarray]:
+    said = compared_of(open_shard(path), row)
+    return [shingles(text) for text in (said if by_turn else ["\n".join(said)])]
+
+
+def _write_entries(
+    folder: Path, shards: Shards, common: dict[str, np.ndarray], settings: Preprocess
+) -> list[Path]:
+    """Scatter (hash, document) of every hash of every document over bucket files by hash."""
+    paths = [folder / f"hashes-{n:03d}.bin" for n in range(_bucket_count(shards))]
     shift = np.uint64(64 - (len(paths) - 1).bit_length()) if len(paths) > 1 else None
     with Buckets(paths) as buckets:
-        for number, path in enumerate(tqdm(parts.paths, desc="hashes", unit="part", disable=None)):
-            entries = _entries(open_part(path), parts.starts[number])
+        for path, source, start in tqdm(list(shards.each()), desc="hashes", disable=None):
+            shard = open_shard(path)
+            entries = _entries(shard, start, _bands(shard, common.get(source), settings))
             which = entries["hash"] >> shift if shift is not None else None
             buckets.append(entries, which)
     return paths
 
 
-def _entries(part: pa.RecordBatch, start: int) -> np.ndarray:
-    """All hashes of a part's documents with the documents' places."""
-    splits = part["split"].to_numpy()
-    rank = np.array([_RANK[split] for split in range(len(_RANK))])[splits]
-    places = rank << 48 | np.arange(start, start + len(part))
-    values = part["bands"].values.to_numpy()
-    each = len(values) // len(part) if len(part) else 0
-    hashes = [part["id"].to_numpy(), part["question"].to_numpy(), values]
-    entries = np.empty(len(part) * (2 + each), _ENTRY)
-    entries["hash"] = np.concatenate(hashes)
-    entries["place"] = np.concatenate([places, places, np.repeat(places, each)])
+def _bands(
+    shard: pa.RecordBatch, common: np.ndarray | None, settings: Preprocess
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bands of a shard's documents, made again where something is common; and their counts."""
+    if common is None or not len(shard):
+        return shard["bands"].values.to_numpy(), np.diff(shard["bands"].offsets.to_numpy())
+    texts = [words("\n".join(compared_of(shard, row))) for row in range(len(shard))]
+    made = bands(texts, threshold(settings), common)
+    return made.ravel(), np.full(len(shard), made.shape[1])
+
+
+def _entries(shard: pa.RecordBatch, start: int, made: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """All hashes of a shard's documents with the documents' numbers."""
+    numbers = np.arange(start, start + len(shard))
+    keys = shard["keys"]
+    content = shard["content"].to_numpy()
+    compared = np.concatenate([content, made[0]]) & ~np.uint64(3) | np.uint64(COMPARE)
+    hashes = np.concatenate([compared, keys.values.to_numpy()])
+    entries = np.empty(len(hashes), _ENTRY)
+    entries["hash"] = hashes
+    each = [numbers, np.repeat(numbers, made[1]), np.repeat(numbers, np.diff(keys.offsets))]
+    entries["document"] = np.concatenate(each)
     return entries
 
 
-def _write_pairs(folder: Path, parts: Parts, buckets: Sequence[Path]) -> None:
-    """From each bucket the pairs that share a hash, scattered over files by the one that may go.
+def _write_pairs(folder: Path, shards: Shards, buckets: Sequence[Path]) -> np.ndarray:
+    """From each bucket the candidate pairs, scattered over files; returns what keys join.
 
     Each document is paired with the one of the highest rank and with its neighbour in rank: enough
     to find it if any of them resembles it, without comparing all with all.
     """
-    paths = [folder / f"pairs-{n:03d}.bin" for n in range(min(len(parts.paths), MAX_FILES))]
-    bounds = np.array(parts.starts)[
-        np.linspace(0, len(parts.paths), len(paths) + 1).astype(int)[1:-1]
+    count = min(len(shards.paths), MAX_FILES)
+    paths = [folder / f"pairs-{n:03d}.bin" for n in range(count)]
+    bounds = np.array(shards.starts)[
+        np.linspace(0, len(shards.paths), len(paths) + 1).astype(int)[1:-1]
     ]
+    rank = _ranks(shards)
+    joined = [np.zeros(0, RELATION)]
     with Buckets(paths) as files:
         for bucket in tqdm(buckets, desc="candidates", unit="bucket", disable=None):
-            pairs = candidate_pairs(np.fromfile(bucket, _ENTRY))
-            documents = pairs["place"] & _NUMBER
-            files.append(pairs, np.searchsorted(bounds, documents, side="right"))
+            entries = np.fromfile(bucket, _ENTRY)
+            kinds = entries["hash"] & np.uint64(3)
+            pairs = candidate_pairs(entries[kinds == COMPARE], rank)
+            files.append(pairs, np.searchsorted(bounds, pairs["document"], side="right"))
+            joined += [_joined(entries[kinds == kind], kind, rank) for kind in (1, 2, 3)]
             bucket.unlink()
+    return np.unique(np.concatenate(joined))
 
 
-def candidate_pairs(entries: np.ndarray) -> np.ndarray:
-    """Unique pairs (place, other) with other < place, of entries that share a hash."""
-    entries = np.sort(entries, order=("hash", "place"))
-    hashes, places = entries["hash"], entries["place"]
+def _ranks(shards: Shards) -> np.ndarray:
+    """The place of each document in the order in which the first of two stays, int64[n]."""
+    own, ids = shards.column("own"), shards.column("id")
+    by_split = np.array([_RANK[split] for split in range(len(_RANK))])[own]
+    rank = np.empty(len(own), np.int64)
+    rank[np.lexsort((np.arange(len(own)), ids, by_split))] = np.arange(len(own))
+    return rank
+
+
+def candidate_pairs(entries: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Unique pairs (document, other), `other` of the higher rank, of entries that share a hash."""
+    entries = entries[np.lexsort((rank[entries["document"]], entries["hash"]))]
+    documents = entries["document"]
     if not len(entries):
         return np.zeros(0, _PAIR)
-    first = np.concatenate([[True], hashes[1:] != hashes[:-1]])
-    leaders = places[np.maximum.accumulate(np.where(first, np.arange(len(places)), 0))]
-    neighbours = np.concatenate([places[:1], places[:-1]])
-    pairs = np.empty((2, len(places)), _PAIR)
-    pairs["place"], pairs["other"] = places, [leaders, neighbours]
+    first, leaders = _leaders(entries)
+    neighbours = np.concatenate([documents[:1], documents[:-1]])
+    pairs = np.empty((2, len(documents)), _PAIR)
+    pairs["document"], pairs["other"] = documents, [leaders, neighbours]
     pairs = pairs[:, ~first].ravel()
-    return np.unique(pairs[pairs["place"] != pairs["other"]])
+    return np.unique(pairs[pairs["document"] != pairs["other"]])
 
 
-def _bucket_count(parts: Parts) -> int:
+def _joined(entries: np.ndarray, kind: int, rank: np.ndarray) -> np.ndarray:
+    """Each document with the first that has the same key; not where too many begin alike."""
+    if not len(entries):
+        return np.zeros(0, RELATION)
+    entries = entries[np.lexsort((rank[entries["document"]], entries["hash"]))]
+    first, leaders = _leaders(entries)
+    if kind == BEGINNING:
+        number = np.cumsum(first) - 1
+        first |= np.bincount(number)[number] > max(MANY, MANY_SHARE * len(rank))
+    found = np.empty(len(entries), RELATION)
+    found["document"], found["other"] = entries["document"], leaders
+    found["kind"] = GROUPED if kind == GROUP else JOINED
+    return found[~first & (entries["document"] != leaders)]
+
+
+def _leaders(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a new hash begins in sorted entries, bool[n], and the first document of each's hash."""
+    hashes = entries["hash"]
+    first = np.concatenate([[True], hashes[1:] != hashes[:-1]])
+    places = np.where(first, np.arange(len(entries)), 0)
+    return first, entries["document"][np.maximum.accumulate(places)]
+
+
+def _bucket_count(shards: Shards) -> int:
     """A power of two, so that a bucket of all hashes takes about BUCKET_BYTES."""
-    if not parts.starts[-1]:
+    if not shards.starts[-1]:
         return 1
-    filled = next(path for n, path in enumerate(parts.paths) if parts.starts[n + 1])
-    part = open_part(filled)
-    each = 2 + len(part["bands"][0])
-    needed = parts.starts[-1] * each * _ENTRY.itemsize / BUCKET_BYTES
+    filled = next(path for n, path in enumerate(shards.paths) if shards.starts[n + 1])
+    shard = open_shard(filled)
+    each = 3 + len(shard["bands"][0])
+    needed = shards.starts[-1] * each * _ENTRY.itemsize / BUCKET_BYTES
     return min(MAX_FILES, 1 << int(np.ceil(np.log2(max(needed, 1)))))
-
-
-@lru_cache(maxsize=4096)
-def _shingles(path: Path, row: int) -> np.ndarray:
-    return shingles(full_text(turns_of(open_part(path), row)))
-
-
-def _equal(column: str, mine: tuple[Path, int], theirs: tuple[Path, int]) -> bool:
-    (path, row), (other, at) = mine, theirs
-    return open_part(path)[column][row] == open_part(other)[column][at]

@@ -1,4 +1,4 @@
-"""The examples of all parts as columns in memory: what choosing, counting and writing need."""
+"""The examples of all shards as columns in memory: what choosing, counting and writing need."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Examples:
     """All examples, numbered through: some 40 bytes each. Arrays are of one value an example."""
 
     paths: tuple[Path, ...]
-    starts: np.ndarray  # int64[parts + 1]
+    starts: np.ndarray  # int64[shards + 1]
     source: np.ndarray  # int16: place in the sorted names
-    document: np.ndarray  # int64: number over all parts
+    document: np.ndarray  # int64: number over all shards
     key: np.ndarray  # uint64: hash of the document
     split: np.ndarray  # int8
     pieces: np.ndarray  # int32: examples of the same document

@@ -1,11 +1,15 @@
 """How much of each source goes into training: exact shares, and an order that keeps them."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from finetune.params import Params
+
+log = logging.getLogger(__name__)
+MANY_USES = 4  # up to which repeated data is about as good as new
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,17 @@ def choose(
     return np.sort(np.concatenate(chosen)), shares
 
 
+def tell_uses(shares: Mapping[str, Share]) -> None:
+    """Say which sources are repeated more often than does any good."""
+    for name, share in shares.items():
+        if share.uses > MANY_USES:
+            log.warning(
+                "%s: each row is used %.1f times; beyond %d times, more uses hardly help "
+                "(arXiv:2305.16264): lower mixture.%s, or set preprocess.max_uses",
+                *(name, share.uses, MANY_USES, name),
+            )
+
+
 def interleave(
     params: Params, sources: np.ndarray, keys: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
@@ -84,11 +99,19 @@ def _total(
             f"mixture.{empty[0]} is {params.mixture[empty[0]]}, but no training document of "
             f"{empty[0]} is left; set its share to 0, or mend the source"
         )
+    most = (settings.max_uses or np.inf) if settings.mixture_repeat else 1
     if not settings.mixture_total:
         possible = available[wanted] / target[wanted]
-        return float(possible.max() if settings.mixture_repeat else possible.min())
+        return float(min(possible.max(), possible.min() * most))
     for n, name in enumerate(names):
         needed = target[n] * settings.mixture_total
+        if settings.mixture_repeat and needed > available[n] * most:
+            raise ValueError(
+                f"mixture.{name} needs {needed:,.0f} {settings.mixture_unit} of the "
+                f"preprocess.mixture_total {settings.mixture_total:,}, but {name} has "
+                f"{available[n]:,.0f}: {needed / available[n]:,.1f} uses of each row, more than "
+                f"preprocess.max_uses {most}; lower mixture_total or its share, or raise max_uses"
+            )
         if needed > available[n] and not settings.mixture_repeat:
             raise ValueError(
                 f"mixture.{name} needs {needed:,.0f} {settings.mixture_unit} of the "

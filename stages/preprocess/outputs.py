@@ -14,9 +14,8 @@ from finetune.params import Params
 from finetune.records import write_json
 from finetune.text.prompts import make_words
 from finetune.text.tokens import TokenWriter
-from stages.preprocess.collect import read_part, turns_of
 from stages.preprocess.examples import Examples
-from stages.preprocess.parts import Parts
+from stages.preprocess.shards import Shards, open_shard, turns_of
 from stages.preprocess.turns import Turn
 
 
@@ -25,7 +24,8 @@ def write_prepared(
     params: Params,
     examples: Examples,
     chosen: Mapping[str, np.ndarray],
-    parts: Parts,
+    shards: Shards,
+    cluster: np.ndarray,
 ) -> None:
     """Write each split's examples, `test/texts.jsonl`, and `train/prompt.json`: how to ask a model
     that is trained on them. The folder appears when all is there."""
@@ -39,7 +39,7 @@ def write_prepared(
                 bar.update(len(batch))
             bar.close()
     with (partial / "test/texts.jsonl").open("w", encoding="utf-8") as file:
-        for text in _texts(examples, chosen["test"], parts):
+        for text in _texts(examples, chosen["test"], shards, cluster):
             file.write(json.dumps(text, ensure_ascii=False, sort_keys=True) + "\n")
     write_json(partial / "train/prompt.json", describe_prompts(params))
     shutil.rmtree(out, ignore_errors=True)
@@ -58,13 +58,28 @@ def describe_prompts(params: Params) -> dict[str, Any]:
     }
 
 
-def _texts(examples: Examples, rows: np.ndarray, parts: Parts) -> Iterator[dict[str, str]]:
-    """What a person reads of each row: the last question, and the answer that it has."""
+def _texts(
+    examples: Examples, rows: np.ndarray, shards: Shards, cluster: np.ndarray
+) -> Iterator[dict[str, str]]:
+    """What a person reads of each row: the last question, and the answer that it has; and what
+    belongs together: `document`, and `group`, which is all that shares a split with it."""
+    identities, ids = shards.column("identity"), shards.column("id")
+    least = np.full(len(cluster), np.iinfo(np.uint64).max)
+    np.minimum.at(least, cluster, identities)
     for row in rows:
-        path, at = parts.locate(int(examples.document[row]))
-        question, reference = _last_exchange(turns_of(read_part(path)[0], at))
-        id = f"{examples.key[row]:016x}"
-        yield {"id": id, "question": question, "reference": reference}
+        document = int(examples.document[row])
+        path, at = shards.locate(document)
+        shard = open_shard(path)
+        question, reference = _last_exchange(turns_of(shard, at))
+        yield {
+            "id": f"{examples.key[row]:016x}",
+            "document": f"{ids[document]:016x}",
+            "source": shards.source(document),
+            "group": f"{least[cluster[document]]:016x}",
+            "label": shard["label"][at].as_py(),
+            "question": question,
+            "reference": reference,
+        }
 
 
 def _last_exchange(turns: list[Turn]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 from datasketch import MinHash
 
+from finetune.params import Preprocess
 from stages.preprocess.splits import words
 
 WORDS = 5
@@ -26,20 +27,39 @@ def shingles(text: str) -> np.ndarray:
     return np.unique(_runs([words(text)])[0])
 
 
+def runs_of(found: Sequence[bytes]) -> np.ndarray:
+    """Hashes of the runs of five of these words, uint64[n], in order."""
+    return _runs([found])[0]
+
+
+def threshold(settings: Preprocess) -> float | None:
+    """The similarity from which on documents are near-duplicates; None where none are sought."""
+    return settings.duplicate_similarity if settings.near_duplicates else None
+
+
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Jaccard index of two sets as `shingles` gives them: shared over all, 0 to 1."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
 
 
-def bands(texts: Sequence[Sequence[bytes]], threshold: float) -> np.ndarray:
+def bands(
+    texts: Sequence[Sequence[bytes]], threshold: float, common: np.ndarray | None = None
+) -> np.ndarray:
     """Hashes uint64[n, b] of the words of n texts; two texts that are as alike as the threshold
-    share at least one of their b with a probability of RECALL."""
+    share at least one of their b with a probability of RECALL. `common` runs are left out."""
     count, rows = shape(threshold)
-    signatures = [_signature(runs)[: count * rows] for runs in _runs(texts)]
+    runs = [each if common is None else without(each, common) for each in _runs(texts)]
+    signatures = [_signature(each)[: count * rows] for each in runs]
     values = np.array(signatures, dtype=np.uint64).reshape(len(texts) * count, rows)
     numbers = np.tile(np.arange(count, dtype=np.uint64), len(texts))
     return _mix(np.column_stack([numbers, values])).reshape(len(texts), count)
+
+
+def without(runs: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """The runs that are not common; all of them where there is no other."""
+    rest = runs[~np.isin(runs, common)]
+    return rest if len(rest) else runs
 
 
 @lru_cache

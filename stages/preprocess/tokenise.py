@@ -23,9 +23,9 @@ from finetune.text.prompts import (
 from finetune.text.templates import Words
 from finetune.text.tokens import SCHEMA as TOKENS
 from stages.preprocess.audit import audit
-from stages.preprocess.collect import read_part, turns_of
 from stages.preprocess.documents import cut_range
 from stages.preprocess.pieces import Piece, cut_text
+from stages.preprocess.shards import read_shard, turns_of
 from stages.preprocess.turns import Turn
 
 SCHEMA = pa.schema(
@@ -41,45 +41,46 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Tokenise:
-    """A part of documents, which of them to keep, and the file of examples to make of them."""
+    """A shard of documents, their splits, and the file of examples to make of them."""
 
     path: Path
     documents: Path
     source: str
-    start: int  # number of the part's first document
-    keep: Path  # bool[all documents], .npy
+    start: int  # number of the shard's first document
+    splits: Path  # int8[all documents], .npy; -1 is left out
     base: Path
     words: Words
     settings: Preprocess
 
 
 def tokenise(task: Tokenise) -> None:
-    """Write the examples of a part. Documents that cannot be examples are in its metadata."""
-    part, _ = read_part(task.documents)
-    keep = np.load(task.keep, mmap_mode="r")[task.start : task.start + len(part)]
-    rows = np.flatnonzero(keep).tolist()
+    """Write the examples of a shard. Documents that cannot be examples are in its metadata."""
+    shard, _ = read_shard(task.documents)
+    splits = np.load(task.splits, mmap_mode="r")[task.start : task.start + len(shard)]
+    rows = np.flatnonzero(splits >= 0).tolist()
     tokenizer = load(task.base)
-    examples = _examples(tokenizer, task, [turns_of(part, row) for row in rows])
+    examples = _examples(tokenizer, task, [turns_of(shard, row) for row in rows])
     documents, rejected = [], []
     for row, result in zip(rows, examples, strict=True):
         if isinstance(result, str):
             rejected.append((task.start + row, result))
         else:
-            audit(tokenizer, result, part["origin"][row].as_py())
+            audit(tokenizer, result, shard["origin"][row].as_py())
             documents.append((row, result))
-    write_examples(task, part, documents, rejected)
+    write_examples(task, shard, splits, documents, rejected)
 
 
 def write_examples(
     task: Tokenise,
-    part: pa.RecordBatch,
+    shard: pa.RecordBatch,
+    splits: np.ndarray,
     documents: Sequence[tuple[int, list[Piece]]],
     rejected: Sequence[tuple[int, str]],
 ) -> None:
     """Write examples as an Arrow file of one batch. Atomic."""
     flat = [(row, example, len(each)) for row, each in documents for example in each]
     rows = [row for row, _, _ in flat]
-    ids, splits = part["id"].to_numpy(), part["split"].to_numpy()
+    ids = shard["id"].to_numpy()
     columns = [
         pa.array([f"{ids[row]:016x}" for row in rows], pa.string()),
         pa.array([task.source] * len(rows), pa.string()),
@@ -98,7 +99,7 @@ def write_examples(
 
 
 def read_examples(path: Path) -> tuple[pa.RecordBatch, list[tuple[int, str]]]:
-    """The examples of a part, memory-mapped, and the documents that could not be any."""
+    """The examples of a shard, memory-mapped, and the documents that could not be any."""
     file = pa.ipc.open_file(pa.memory_map(str(path)))
     rejected = json.loads(file.schema.metadata[b"rejected"])
     return file.get_batch(0), [(document, reason) for document, reason in rejected]

@@ -29,7 +29,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """A folder for parts, and the processes that make them."""
+    """A folder for files, and the processes that make them."""
 
     folder: Path
     pool: ProcessPoolExecutor | None
@@ -38,16 +38,16 @@ class Work:
         """Make the file of each task that is not there yet."""
         todo = [task for task in tasks if not task.path.exists()]
         if len(todo) < len(tasks):
-            log.info("%s: %d of %d parts are there", name, len(tasks) - len(todo), len(tasks))
+            log.info("%s: %d of %d files are there", name, len(tasks) - len(todo), len(tasks))
         done = self.pool.map(function, todo) if self.pool else map(function, todo)
-        for _ in tqdm(done, desc=name, total=len(todo), unit="part", disable=None):
+        for _ in tqdm(done, desc=name, total=len(todo), unit="file", disable=None):
             pass
 
 
 @contextmanager
 def open_work(fingerprint: str, workers: int, keep: bool = False) -> Iterator[Work]:
     """The work of one fingerprint; one process at a time, since each takes all cores. The folder
-    goes at the end, unless something failed or the parts are for another to `keep`.
+    goes at the end, unless something failed or the files are for another to `keep`.
 
     Processes are forked at once, while this one has no threads that a fork would lose.
     """
