@@ -16,7 +16,8 @@ def find_common(shards: Shards) -> dict[str, np.ndarray]:
     """For each source that has any, the runs of five words that most of its documents hold."""
     found = {}
     for source in sorted(set(shards.sources)):
-        sets = [shingles("\n".join(said)) for said in _sample(shards, source)]
+        texts = ["\n".join(said) for said in _sample(shards, source)]
+        sets = [np.union1d(shingles(text), shingles(text, signs=True)) for text in texts]
         distinct = list({each.tobytes(): each for each in sets}.values())
         if len(distinct) < FEWEST:
             continue

@@ -122,7 +122,7 @@ def _group(shard: pa.RecordBatch, row: int) -> set[int]:
 @lru_cache(maxsize=4096)
 def _said(path: Path, row: int, by_turn: bool) -> list[np.ndarray]:
     said = compared_of(open_shard(path), row)
-    return [shingles(text) for text in (said if by_turn else ["\n".join(said)])]
+    return [shingles(text, signs=True) for text in (said if by_turn else ["\n".join(said)])]
 
 
 def _write_entries(

@@ -13,6 +13,7 @@ import numpy as np
 from datasketch import MinHash
 
 from finetune.params import Preprocess
+from finetune.text.words import words as signed_words
 from stages.preprocess.splits import words
 
 WORDS = 5
@@ -22,9 +23,11 @@ _SCHEME = "affine32"
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
-def shingles(text: str) -> np.ndarray:
-    """Hashes of the runs of five words in a text, uint64[n], sorted, each once."""
-    return np.unique(_runs([words(text)])[0])
+def shingles(text: str, signs: bool = False) -> np.ndarray:
+    """Hashes of the runs of five words in a text, uint64[n], sorted, each once. With `signs` those
+    that change what is meant are words too: "12 + 5" is not "12 - 5", C++ not C#."""
+    found = [word.encode() for word in signed_words(text, signs=True)] if signs else words(text)
+    return np.unique(_runs([found])[0])
 
 
 def runs_of(found: Sequence[bytes]) -> np.ndarray:

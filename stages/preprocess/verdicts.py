@@ -17,6 +17,7 @@ from stages.preprocess.duplicates import (
     GROUPED,
     JOINED,
     NEAR_DUPLICATE,
+    RELATION,
 )
 from stages.preprocess.shards import Shards
 from stages.preprocess.splits import TRAIN, choose_splits, clusters, missing_splits
@@ -46,6 +47,7 @@ def judge(params: Params, shards: Shards, relations: np.ndarray) -> Verdicts:
     missing = _missing(params, shards)
     identity = shards.column("identity").astype(np.uint64)
     split = choose_splits(identity, own, missing, cluster, params.preprocess)
+    relations = np.concatenate([_equal(shards, split), relations])
     left_out = _left_out(relations, split, own)
     held = shards.column("leak")
     told = np.flatnonzero((held >= 0) & (split == TRAIN))
@@ -100,6 +102,17 @@ def own_splits(params: Params, source: str) -> list[str]:
     return [split for split in files if split != "all"]
 
 
+def _equal(shards: Shards, split: np.ndarray) -> np.ndarray:
+    """Each finished document that is there already, with the first: in test, else in validation."""
+    content, ids = shards.column("content"), shards.column("id")
+    order = np.lexsort((np.arange(len(split)), ids, -split.astype(int), content))
+    same = np.concatenate([[False], content[order][1:] == content[order][:-1]])[: len(order)]
+    first = order[np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))]
+    found = np.zeros(int(same.sum()), RELATION)
+    found["document"], found["other"], found["kind"] = order[same], first[same], DUPLICATE
+    return found
+
+
 def _left_out(relations: np.ndarray, split: np.ndarray, own: np.ndarray) -> np.ndarray:
     """One verdict a document: for the first other that it may not stand beside."""
     document, other, kind = (relations[name].copy() for name in ("document", "other", "kind"))
@@ -108,9 +121,9 @@ def _left_out(relations: np.ndarray, split: np.ndarray, own: np.ndarray) -> np.n
     across = split[document] != split[other]
     leaking = across & (split[document] == TRAIN) & (own[other] > 0)
     reason = np.zeros(len(relations), np.int64)
-    reason[np.isin(kind, (DUPLICATE, EQUAL)) | (across & (kind == JOINED))] = _DUPLICATE
+    reason[(kind == DUPLICATE) | (across & (kind == JOINED))] = _DUPLICATE
     reason[(kind == NEAR_DUPLICATE) | (across & (kind == ALIKE))] = _NEAR
-    reason[leaking & np.isin(kind, (DUPLICATE, EQUAL, JOINED))] = LEAK
+    reason[leaking & np.isin(kind, (DUPLICATE, JOINED))] = LEAK
     reason[leaking & np.isin(kind, (NEAR_DUPLICATE, ALIKE))] = NEAR_LEAK
     reason[across & (kind == GROUPED)] = GROUP_LEAK
     found = np.zeros(len(relations), _VERDICT)

@@ -1,0 +1,210 @@
+"""What belongs together is in one split; which row it is decides, and nothing else."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import WORDS
+from tests.preparing import declare, run_stage, write_source
+
+TEMPLATES = {
+    "completion": {"prompt": "{body}", "answer": "{title}"},
+    "causal": {"text": "{text}"},
+    "chat": {"messages": "{messages}"},
+}
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch, tiny_base, write_params):
+    """A function that runs the stage and tells which rows (by number) are in which split."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    def run(rows, document=None, mode="completion", own=(), **changes):
+        write_source(tmp_path, "law", rows)
+        limits = {"min_characters": 1, "max_length": 384, "max_truncated_share": 1.0}
+        write_params(
+            tmp_path,
+            data=declare(["law"], own),
+            documents={"law": {**TEMPLATES[mode], **(document or {})}},
+            mixture={"law": 1.0},
+            preprocess__mode=mode,
+            **{f"preprocess__{key}": value for key, value in {**limits, **changes}.items()},
+        )
+        return run_stage(tiny_base)
+
+    return run
+
+
+def places(prepared):
+    """Origin -> split, of every row that is in one."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(prepared.folder / "reports/data/documents.parquet").to_pylist()
+    return {int(row["origin"].split(":")[1]): row["split"] for row in table}
+
+
+def said(seed, count):
+    return " ".join(random.Random(f"{seed}").choices(WORDS, k=count))
+
+
+def questions(count):
+    return [
+        {"body": f"{said(n, 12)} {n}? Write to me{n}@example.org", "title": said(-n, 3)}
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "changes"),
+    [
+        ({"prompt": "Question: {body}"}, {}),
+        ({"instruction": "Say it in a few words."}, {}),
+        ({"normalise": "none"}, {}),
+        ({}, {"emails": "keep"}),
+        ({"answer": "The title is {title}"}, {"max_length": 300}),
+    ],
+)
+def test_another_prompt_or_mask_moves_no_row_to_another_split(prepare, document, changes):
+    rows = questions(120)
+    before = prepare(rows)
+    after = prepare(rows, document, **changes)
+    assert places(before) == places(after)
+    assert before.ids("test") == after.ids("test")
+
+
+def test_rows_that_only_a_mask_makes_equal_move_none(prepare):
+    rows = [{"body": f"May I write to me{n}@example.org?", "title": "Yes"} for n in range(60)]
+    rows += questions(40)
+    kept, masked = (prepare(rows, emails=e, near_duplicates=False) for e in ("keep", "mask"))
+    found = places(masked)
+    assert masked.metrics["dropped"]["law"] == {"duplicate": 59} and len(found) == 41
+    assert found.items() <= places(kept).items()
+
+
+def test_the_order_of_the_rows_decides_nothing(prepare):
+    rows = questions(60)
+    rows += [{**row, "body": f"{row['body']} please"} for row in rows[:30]]
+    texts = {split: sorted(prepare(rows).texts(split)) for split in ("train", "test")}
+    random.Random(1).shuffle(rows)
+    again = prepare(rows)
+    assert {split: sorted(again.texts(split)) for split in ("train", "test")} == texts
+
+
+def test_columns_of_identity_keep_a_row_where_it_is_when_it_is_edited(prepare):
+    rows = [{**row, "key": n} for n, row in enumerate(questions(80))]
+    before = places(prepare(rows, {"identity": ["key"]}))
+    edited = [{**row, "body": row["body"].upper() + " Thanks."} for row in rows]
+    assert places(prepare(edited, {"identity": ["key"]})) == before
+    with pytest.raises(ValueError, match="column 'kee'"):
+        prepare(rows, {"identity": ["kee"]})
+
+
+def test_a_group_is_never_in_two_splits(prepare):
+    rows = [{**row, "author": f"author {n % 25}"} for n, row in enumerate(questions(150))]
+    shares = {"test_share": 0.3, "validation_share": 0.3}
+    prepared = prepare(rows, {"group": "{author}", "label": "{title}"}, **shares)
+    found = places(prepared)
+    assert len(found) == 150 and set(found.values()) == {"train", "validation", "test"}
+    assert all(found[n] == found[n % 25] for n in found)
+    texts = [
+        json.loads(line)
+        for line in Path("data/prepared/test/texts.jsonl").read_text("utf-8").splitlines()
+    ]
+    groups = {text["group"] for text in texts}
+    assert len(groups) == len({n % 25 for n in found if found[n] == "test"}) > 1
+    assert all(text["label"] == text["reference"] and text["source"] == "law" for text in texts)
+    assert len({text["document"] for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize("document", [{}, {"group": "{context}"}])
+def test_sixty_contexts_with_five_questions_each_lose_no_row(prepare, document):
+    rows = [
+        {"context": said(n, 60), "q": f"And {said(m, 3)}?", "title": said((n, m), 3)}
+        for n in range(60)
+        for m in range(5)
+    ]
+    prepared = prepare(rows, {"prompt": "{context}\n\nQuestion: {q}", **document})
+    found = places(prepared)
+    assert len(found) == 300 and prepared.metrics["leak"] == 0
+    assert all(found[n] == found[n // 5 * 5] for n in found)
+
+
+def test_conversations_expanded_by_prefix_are_in_one_split_each(prepare):
+    rows = []
+    for n in range(40):
+        turns = []
+        for m in range(4):
+            turns.append({"role": "user", "content": f"{n * 7} {said((n, m), 5)}?"})
+            turns.append({"role": "assistant", "content": said((m, n), 4)})
+            rows.append({"messages": list(turns), "number": n})
+    prepared = prepare(rows, mode="chat")
+    found = places(prepared)
+    splits = {n: {found[m] for m in range(4 * n, 4 * n + 4) if m in found} for n in range(40)}
+    assert all(len(each) == 1 for each in splits.values()) and prepared.metrics["leak"] == 0
+    assert len(found) >= 150 and len(set().union(*splits.values())) == 3
+
+
+def test_a_common_opening_joins_no_conversations(prepare):
+    opening = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    rows = [
+        {
+            "messages": [
+                *opening,
+                {"role": "user", "content": said(n, 12)},
+                {"role": "assistant", "content": said(-n, 9)},
+            ]
+        }
+        for n in range(80)
+    ]
+    assert set(places(prepare(rows, mode="chat")).values()) == {"train", "validation", "test"}
+
+
+SIGNS = [("12 + {}", "12 - {}"), ("Is C++ {} good", "Is C# {} good"), ("दिन {} क्या", "दान {} क्या")]
+
+
+@pytest.mark.parametrize(("one", "other"), SIGNS)
+def test_questions_that_differ_in_a_sign_are_different(prepare, one, other):
+    rows = [("train", {"body": f"{one.format(n)}?", "title": said(n, 2)}) for n in range(40)]
+    rows += [("test", {"body": f"{other.format(n)}?", "title": said(-n, 2)}) for n in range(10)]
+    rows += [("validation", {"body": f"Why {n}?", "title": "So"}) for n in range(5)]
+    prepared = prepare(rows, own=("train", "validation", "test"))
+    assert prepared.metrics["leak"] == 0 and len(prepared.rows("train")) == 40
+    same = [("train", {"body": f"  {other.format(3).upper()}?", "title": "Another"})]
+    leaking = prepare(rows + same, own=("train", "validation", "test"))
+    assert leaking.reasons() == [("law:55", "leak")]
+
+
+def test_what_the_tool_split_itself_cannot_leak(prepare):
+    """A long instruction in every row, which made all rows near-duplicates and stopped the run."""
+    rules = said("rules", 90)
+    rows = [{"body": f"{rules}\n{said(n, 14)}", "title": said(-n, 6)} for n in range(80)]
+    prepared = prepare(rows, max_leak_share=0.0)
+    found = places(prepared)
+    assert len(found) == 80 and set(found.values()) == {"train", "validation", "test"}
+
+
+def test_a_group_that_a_source_itself_puts_into_two_splits_leaks(prepare):
+    rows = [("train", {**row, "author": n % 10}) for n, row in enumerate(questions(40))]
+    rows += [("test", {**row, "author": 3}) for row in questions(50)[40:45]]
+    rows += [("validation", {**row, "author": 77}) for row in questions(50)[45:]]
+    own = ("train", "validation", "test")
+    with pytest.raises(ValueError, match=r"4 of 40 .*near_duplicates: false"):
+        prepare(rows, {"group": "{author}"}, own=own)
+    prepared = prepare(rows, {"group": "{author}"}, own=own, max_leak_share=0.2)
+    assert prepared.metrics["dropped"]["law"] == {"group_leak": 4}
+
+
+def test_benchmark_questions_inside_of_longer_documents_are_found(prepare, tmp_path):
+    asked = [f"{said(('exam', n), 9)} {n}?" for n in range(50)]
+    lines = [json.dumps({"question": each, "choices": ["yes", "no"]}) for each in asked]
+    (tmp_path / "exam.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    texts = [{"text": f"{said(n, 90)} {asked[n]} {said(-n, 90)}"} for n in range(50)]
+    texts += [{"text": f"{said(('other', n), 180)} yes no"} for n in range(50)]
+    changes = {"validation_share": 0.0, "test_share": 0.0, "max_length": 256}
+    prepared = prepare(texts, mode="causal", leak_files=["exam.jsonl"], **changes)
+    assert prepared.metrics["dropped"]["law"] == {"leak_file": 50}
+    assert sorted(places(prepared)) == list(range(50, 100))
+    assert prepared.rejects[7]["of"].startswith("exam.jsonl:")
