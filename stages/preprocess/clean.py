@@ -31,7 +31,7 @@ _LINE_ENDS = re.compile("[\x0b\x0c\u2028\u2029]")
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _TRAILING = re.compile(r"[^\S\n]\n")
 _BLANK_LINES = re.compile("\n{3,}")
-_BLANK_START = re.compile(r"(?:[^\S\n]*\n)+")
+_BLANK_START = re.compile("(?:\ufeff|[^\\S\n]*\n)+")
 
 
 def clean_turns(
@@ -45,15 +45,17 @@ def clean_turns(
 
     Raises Rejected; what is masked is counted in `masked`, what was broken in `mended`.
     """
-    cleaned = [(role, normalise(text, kind, mended)) for role, text in turns]
-    if not all(text.strip() for _, text in cleaned):
+    cleaned = [turn.map(lambda text: normalise(text, kind, mended)) for turn in turns]
+    if not all(
+        turn[1].strip() or turn.more.get("tool_calls") or turn[0] == "tool" for turn in cleaned
+    ):
         raise Rejected("empty_text")
     characters = sum(len(text) for _, text in cleaned)
     if characters < settings.min_characters:
         raise Rejected("too_short")
     if characters > settings.max_characters:
         raise Rejected("too_long")
-    return [(role, treat(text, settings, masked)) for role, text in cleaned]
+    return [turn.map(lambda text: treat(text, settings, masked)) for turn in cleaned]
 
 
 def normalise(text: str, kind: Kind = "text", mended: Counter[str] | None = None) -> str:
@@ -108,7 +110,6 @@ def _plain_text(text: str, mended: Counter[str]) -> str:
 
 def _plain_code(text: str, mended: Counter[str]) -> str:
     """Form feeds stay, as sources have them between their parts."""
-    text = text.removeprefix("\ufeff")
     text = _unix(_replace(_CONTROL, "", text, "invisible", mended)).rstrip()
     blank = _BLANK_START.match(text)
     return text[blank.end() :] if blank else text
