@@ -192,6 +192,16 @@ def test_without_a_main_element_the_part_with_most_text_is_taken():
     assert "Login" not in text and "Contact" not in text
 
 
+@pytest.mark.parametrize(
+    "tag",
+    ["time", "abbr", "data", "small", "cite", "mark", "kbd", "var", "q", "b", "i", "sub", "span"],
+)
+def test_no_word_is_lost_within_a_sentence(tag):
+    sentence = f"<p>It takes <{tag}>forty minutes</{tag}> until the crust is brown and crisp.</p>"
+    page = f"<main><h1>Pie</h1>{sentence}<p>Serve it hot, with a salad of leaves.</p></main>"
+    assert "It takes forty minutes until the crust" in extract(page, {})["text"]
+
+
 def test_a_product_block_does_not_replace_an_article():
     article = "".join(
         f"<p>Sentence number {n} of a long article on salt mills.</p>" for n in range(40)

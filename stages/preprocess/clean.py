@@ -29,7 +29,7 @@ _LINE_ENDS = re.compile("[\x0b\x0c\u2028\u2029]")
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _TRAILING = re.compile(r"[^\S\n]\n")
 _BLANK_LINES = re.compile("\n{3,}")
-_BLANK_START = re.compile(r"(?:[^\S\n]*\n)+")
+_BLANK_START = re.compile("(?:\ufeff|[^\\S\n]*\n)+")
 
 
 def normalise(text: str, kind: Kind = "text", mended: Counter[str] | None = None) -> str:
@@ -84,7 +84,6 @@ def _plain_text(text: str, mended: Counter[str]) -> str:
 
 def _plain_code(text: str, mended: Counter[str]) -> str:
     """Form feeds stay, as sources have them between their parts."""
-    text = text.removeprefix("\ufeff")
     text = _unix(_replace(_CONTROL, "", text, "invisible", mended)).rstrip()
     blank = _BLANK_START.match(text)
     return text[blank.end() :] if blank else text

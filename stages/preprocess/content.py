@@ -20,6 +20,10 @@ _NEVER = [  # no text that people read
     "button", "select", "input", "textarea", "audio", "video", "map",
 ]  # fmt: skip
 _AROUND = ["form", "label", "nav", "aside", "footer", "dialog", "menu"]  # rarely the content
+_INLINE = [
+    "time", "abbr", "acronym", "data", "meter", "output", "small", "big", "cite", "mark", "dfn",
+    "kbd", "samp", "var", "ins", "bdi", "bdo", "ruby", "rb", "q", "u", "tt", "font", "nobr", "wbr",
+]  # fmt: skip
 _ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert"}
 _NAMES = re.compile(
     r"(?:^|[-_ ])(?:ad|ads|advert\w*|breadcrumbs?|comments?|consent|cookies?|copyright|footer|gdpr|"
@@ -91,6 +95,8 @@ def _strip(root: Tag) -> None:
     for tag in root.find_all(_is_hidden):
         if not tag.decomposed:
             tag.decompose()
+    for tag in root.find_all(_INLINE):  # trafilatura drops some of them with their text
+        tag.unwrap()
     for pre in root.find_all("pre"):  # as trafilatura keeps lines: without colours, in <code>
         pre.string = pre.get_text()
         pre.string.wrap(Tag(name="code"))

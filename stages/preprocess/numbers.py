@@ -14,9 +14,9 @@ Span = tuple[int, int]
 
 CONTEXT = 40  # characters before a number in which a word may name it
 _CARD = re.compile(  # together, or in the groups that are embossed
-    r"[2-68](?<![\w.+-].)(?<!\d,.)(?<!\d[ -].)"
-    r"(?:\d{11,18}|\d{3}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{1,3})?|\d{3}([ -])\d{6}\2\d{4,5})"
-    r"(?![\w@]|[.,]\d|-\w| \d{4}\b)"
+    r"[2-68](?<![\w.+-].)(?<!\b0,.)(?<!\d[ -].)"
+    r"(?:\d{11,18}|\d{3}([ .-])\d{4}\1\d{4}\1\d{4}|\d{3}([ .-])\d{6}\2\d{4,5})"
+    r"(?![\w@]|\.\d|-\w| \d{4}\b)"
 )
 # Prefix and lengths by issuer: ISO/IEC 7812-1, and what each of them publishes.
 _ISSUERS = re.compile(

@@ -14,7 +14,7 @@ from stages.preprocess.phones import find_phones
 Span = tuple[int, int]
 
 _EMAIL = re.compile(
-    r"(?<![\w.+%-])[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"
+    r"(?<![\w.+%-])(?:[\w.]{1,32}')?[^\W_][\w.+%-]{0,63}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])"
 )
 _NUMBER = re.compile(r"\d[^\w\n]{0,3}\d")  # what could be any of the numbers below
 

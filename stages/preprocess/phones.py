@@ -11,8 +11,8 @@ from stages.preprocess.numbers import named
 
 Span = tuple[int, int]
 
-_START = r"(?<![\w.+:/-].)(?<!\d[, ].)"  # behind the first character: no part of another number
-_END = r"(?![\w@]|[.,/:-]\d| \d)"
+_START = r"(?<![\w.+/-].)(?<!\d[, :].)"  # behind the first character: no part of another number
+_END = r"(?!(?!x\d)[\w@]|[.,/:-]\d| \d)"
 _INTERNATIONAL = re.compile(
     r"(?:\+(?<![\w+].)|00(?<![\w.+]..))[1-9](?:[ ().\-/\u2011]{0,3}\d){6,14}(?![\w@])"
 )
@@ -22,7 +22,7 @@ _SEPARATED = re.compile(  # an area code in parentheses, a trunk 0, or three gro
     rf"|\d{_START}(?:[ .-]?\(\d{{3}}\) ?|(?:[ .-]\d)?\d\d[ .-])\d{{3}}[ .-]\d{{4}}){_END}"
 )
 _AMERICAN = re.compile(r"(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}([.-]))\d{3}[.-]\d{4}")
-_GROUPED = re.compile(rf"\d{_START}(?:\d{{0,3}}(?:[ .-]\d{{2,4}}){{1,4}}|\d{{8,11}}){_END}")
+_GROUPED = re.compile(rf"\d{_START}(?:\d{{0,4}}(?:[ .-]\d{{2,5}}){{1,4}}|\d{{8,11}}){_END}")
 _DATE = re.compile(r"(?:\d{4}([-./ ])\d{1,2}\1\d{1,2}|\d{1,2}([-./ ])\d{1,2}\2\d{4})(?: \d{1,4})?")
 _THOUSANDS = re.compile(r"\d{1,3}(?:([ .])\d{3})(?:\1\d{3})*")
 _WORDS = re.compile(
