@@ -100,6 +100,25 @@ def test_a_comment_in_the_prompt_code_re_runs_preprocess_alone(clean):
     assert stages(clean.run("dvc", "repro")) == {"preprocess"}
 
 
+def test_an_edited_step_of_the_users_own_re_runs_preprocess(clean):
+    (clean.folder / "steps/mine.py").write_text("# a step\n", encoding="utf-8")
+    assert "preprocess" in stages(clean.run("dvc", "repro", "preprocess"))
+    (clean.folder / "steps/mine.py").unlink()
+
+
+def test_a_source_that_is_no_longer_named_is_no_part_of_what_is_locked(clean):
+    """A folder left in data/raw would be in dvc.lock, and "modified" in every clone."""
+    before = clean.outs()
+    shutil.copytree(clean.folder / "data/raw/law", clean.folder / "data/raw/old")
+    assert "preprocess" in clean.run("dvc", "status", "preprocess")
+    clean.run("dvc", "repro", "preprocess")
+    assert not (clean.folder / "data/raw/old").exists()
+    assert (clean.folder / "data/unnamed/old/manifest.json").exists()
+    assert clean.outs() == before
+    assert "up to date" in clean.run("dvc", "status", "preprocess")
+    assert clean.run("git", "status", "--porcelain", "dvc.lock") == ""
+
+
 def test_a_row_appended_to_a_local_file_re_runs_from_fetch_on(clean):
     path = clean.folder / "data/sample/law.jsonl"
     row = json.loads(path.read_text().splitlines()[0])
