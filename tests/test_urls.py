@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from finetune import patience
 from stages.fetch import urls
 from tests import hub_server
 from tests.fetching import assert_one_clear_error, fetch, manifest, rows
@@ -139,6 +140,6 @@ def test_an_address_that_must_not_be_read_is_refused(tmp_path, url):
 
 def test_a_server_that_is_away_is_one_error_after_the_retries(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(urls, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.01)
     with pytest.raises(OSError, match="127.0.0.1:9/a.jsonl could not be fetched"):
         urls.fetch("http://127.0.0.1:9/a.jsonl", "0" * 64)

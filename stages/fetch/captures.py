@@ -12,19 +12,16 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from w3lib.encoding import html_to_unicode
-from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from finetune.records import Raw, RawWriter
+from finetune.web import WarcRecord, decode_html, is_html, read_warc_records
 from stages.fetch.licences import find_licences, spdx
 from stages.fetch.sources import Part, log, told
 from stages.fetch.streams import BLOCK_BYTES, decompress
 
 CAPTURE = "capture.warc.gz"
-HTML = ("text/html", "application/xhtml+xml")
 MAX_PAGE_BYTES = 16 << 20
 # The stored body is decompressed and whole, and nobody's session belongs in a data set.
 LEFT_OUT = ("content-encoding", "transfer-encoding", "content-length", "connection", "set-cookie")
@@ -86,16 +83,6 @@ def row_of(page: Page, offset: int) -> dict[str, Any]:
     return {"url": page.url, "warc_offset": offset, "content_type": kind}
 
 
-def text_of(page: Page) -> str:
-    """The page's HTML, decoded as a browser would."""
-    return html_to_unicode(page.header("Content-Type") or None, page.body)[1]
-
-
-def is_html(content_type: str) -> bool:
-    """Whether a Content-Type is that of a page."""
-    return content_type.partition(";")[0].strip().lower() in HTML
-
-
 def copy(out: Path, name: str, source: Any, parts: list[Part]) -> None:
     """Take WARC files of one's own as the capture: the files of a source, one after the other.
 
@@ -125,8 +112,9 @@ def _copy_part(
     _check_whole(part)
     with part.open() as file:
         for page, offset in read(file, part.name, counts):
-            found = find_licences(text_of(page), page.url, page.header("Link"))
-            if refused := sorted(set(found) - allowed):
+            html = decode_html(page.header("Content-Type"), page.body)
+            found, parts = find_licences(html, page.url, page.header("Link"))
+            if refused := sorted({*found, *parts} - allowed):
                 counts[f"licence not allowed: {refused[0]}"] += 1
             else:
                 writer.write(_raw(page, start + offset, part.split, source, found))
@@ -158,31 +146,19 @@ def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]
 
 def read(file: BinaryIO, name: str, counts: Counter[str]) -> Iterator[tuple[Page, int]]:
     """The HTML pages of a WARC file with their offsets; other records are counted."""
-    try:
-        archive = ArchiveIterator(file)
-        for record in archive:
-            page = _page(record, counts)
-            if page is not None:
-                yield page, archive.get_record_offset()
-    except (ArchiveLoadFailed, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{name} is no WARC file of records compressed one by one: {reason}"
-        ) from None
+    for record in read_warc_records(file, name, MAX_PAGE_BYTES):
+        if objection := _objection(record):
+            counts[f"{objection}, left out"] += 1
+        else:
+            page = Page(record.url, 200, record.headers, record.body, "", 0.0, 0.0)
+            yield page, record.offset
 
 
-def _page(record: Any, counts: Counter[str]) -> Page | None:
-    url = record.rec_headers.get_header("WARC-Target-URI")
-    if record.rec_type != "response" or record.http_headers is None or not url:
-        counts[f"WARC record of type {record.rec_type}, left out"] += 1
-        return None
-    headers = record.http_headers.headers
-    status = record.http_headers.get_statuscode()
-    if status != "200" or not is_html(record.http_headers.get_header("Content-Type") or ""):
-        counts["answer that is no HTML page, left out"] += 1
-        return None
-    body = record.content_stream().read(MAX_PAGE_BYTES + 1)
-    if not body.strip() or len(body) > MAX_PAGE_BYTES:
-        counts["page that is empty or above 16 MiB, left out"] += 1
-        return None
-    return Page(url, 200, [(k, v) for k, v in headers], body, "", 0.0, 0.0)
+def _objection(record: WarcRecord) -> str:
+    if not record.status or not record.url:
+        return f"WARC record of type {record.kind}"
+    if record.status != "200" or not is_html(record.content_type):
+        return "answer that is no HTML page"
+    if not record.body.strip() or len(record.body) > MAX_PAGE_BYTES:
+        return "page that is empty or above 16 MiB"
+    return ""

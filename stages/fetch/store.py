@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS pages (
     checked REAL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crawls (started REAL, finished REAL);
+CREATE TABLE IF NOT EXISTS sitemaps (url TEXT PRIMARY KEY);
 """
 
 
@@ -60,6 +61,15 @@ class Store:
         """The server says that the page is still the same, and robots.txt what it said."""
         values = (time.time(), robots, url)
         self._base.execute("UPDATE pages SET checked = ?, robots = ? WHERE url = ?", values)
+
+    def note_sitemaps(self, urls: list[str]) -> None:
+        """Remember what robots.txt lists: where all pages are fresh it is not asked for."""
+        values = [(url,) for url in urls]
+        self._base.executemany("INSERT OR IGNORE INTO sitemaps VALUES (?)", values)
+
+    def sitemaps(self) -> list[str]:
+        """The sitemaps that robots.txt listed, sorted."""
+        return [url for (url,) in self._base.execute("SELECT url FROM sitemaps ORDER BY url")]
 
     def get(self, url: str) -> Page | None:
         """The page of that address, or None."""
