@@ -52,12 +52,16 @@ class Model:
 
 @section
 class Files:
-    """Files on this machine: one file, or the files under a folder by split and pattern."""
+    """Files on this machine: one file, or the files under a folder by split and pattern.
+
+    `encoding` is that of its text where it is not UTF-8.
+    """
 
     path: Text
     files: dict[Split, Text]
     license: Text
     evidence: Text
+    encoding: Text | None = None
 
 
 @section
@@ -68,11 +72,16 @@ class Urls:
     sha256: dict[Split, Sha256]
     license: Text
     evidence: Text
+    encoding: Text | None = None
 
 
 @section
 class Hub:
-    """A Hugging Face dataset at a pinned commit: split -> file pattern in the repository."""
+    """A Hugging Face dataset at a pinned commit.
+
+    Either `files`, split -> pattern in the repository, or what the dataset itself defines: `config`
+    and `splits`, split -> its split of that configuration.
+    """
 
     name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Commit
@@ -82,6 +91,9 @@ class Hub:
     max_rows: Positive | None
     license: Text
     evidence: Text
+    encoding: Text | None = None
+    config: Text | None = None
+    splits: dict[Split, Text] = field(default_factory=dict)
 
 
 @section
@@ -373,13 +385,23 @@ def _sources(params: Params) -> list[str]:
             )
     for kind, sources in (("files", data.files), ("urls", data.urls), ("hub", data.hub)):
         for name, source in sources.items():
-            if "all" in source.files and len(source.files) > 1:
+            named = source.files or getattr(source, "splits", {})
+            if "all" in named and len(named) > 1:
                 found.append(
-                    f"data.{kind}.{name}.files has `all` beside other splits: "
+                    f"data.{kind}.{name} has `all` beside other splits: "
                     "either the source has splits of its own or it has none"
                 )
-            if kind != "files" and not source.files:
-                found.append(f"data.{kind}.{name}.files is empty: name at least one")
+            if kind == "urls" and not source.files:
+                found.append(f"data.urls.{name}.files is empty: name at least one")
+            if kind == "hub" and bool(source.files) == bool(source.splits):
+                found.append(
+                    f"data.hub.{name}: set exactly one of files (patterns in the repository) and "
+                    "splits (those that the dataset defines)"
+                )
+            if kind == "hub" and source.config and source.files:
+                found.append(f"data.hub.{name}.config is for splits, not for files")
+            if source.encoding and not _is_encoding(source.encoding):
+                found.append(f"data.{kind}.{name}.encoding is {source.encoding!r}: Python has none")
     for name, web in data.web.items():
         if web.declared_license and not web.evidence:
             found.append(
@@ -387,6 +409,13 @@ def _sources(params: Params) -> list[str]:
                 "evidence: give the address of the page that says so"
             )
     return found
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return b"".decode(name) == ""
+    except LookupError:
+        return False
 
 
 _COLUMNS = {"completion": {"prompt", "answer"}, "causal": {"text"}, "chat": {"messages"}}

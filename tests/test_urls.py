@@ -118,7 +118,7 @@ def test_a_name_after_the_address_says_the_format(server, tmp_path):
     [
         ("/none.jsonl?key=SECRET", ["404"]),
         ("/forbidden.jsonl?key=SECRET", ["403"]),
-        ("/a.zip?key=SECRET", ["known format"]),
+        ("/a.7z?key=SECRET", ["known format"]),
     ],
 )
 def test_what_cannot_be_fetched_is_one_error_without_its_key(server, tmp_path, path, words):

@@ -2,27 +2,18 @@
 
 import hashlib
 import io
-import shutil
 import uuid
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from finetune.records import Raw, RawWriter
-from finetune.web import WarcRecord, decode_html, is_html, read_warc_records
-from stages.fetch.licences import find_licences, spdx
-from stages.fetch.sources import Part, log, told
-from stages.fetch.streams import BLOCK_BYTES, decompress
-
 CAPTURE = "capture.warc.gz"
-MAX_PAGE_BYTES = 16 << 20
 # The stored body is decompressed and whole, and nobody's session belongs in a data set.
 LEFT_OUT = ("content-encoding", "transfer-encoding", "content-length", "connection", "set-cookie")
 
@@ -83,82 +74,22 @@ def row_of(page: Page, offset: int) -> dict[str, Any]:
     return {"url": page.url, "warc_offset": offset, "content_type": kind}
 
 
-def copy(out: Path, name: str, source: Any, parts: list[Part]) -> None:
-    """Take WARC files of one's own as the capture: the files of a source, one after the other.
+class PageWriter:
+    """Puts local pages into the capture of a source, which is made with the first of them."""
 
-    The source's `license` holds for pages that name none; a page that names another one is left
-    out and counted. It may name several: CC0-1.0 OR CC-BY-4.0.
-    """
-    counts: Counter[str] = Counter()
-    files = []
-    with RawWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
-        for part in parts:
-            rows = _copy_part(part, source, writer, capture, counts)
-            files.append({"path": part.name, "split": part.split, "rows": rows, **part.proof})
-        if not writer.count:
-            raise ValueError(f"data.files.{name}: no HTML page in its WARC files{told(counts)}")
-        counts["rows"] = writer.count
-        manifest = {"source": name, "kind": "files", "parameters": asdict(source)}
-        writer.write_manifest({**manifest, "files": files, "counts": dict(counts)})
-    log.info("fetch %s: %d pages of %d file(s)%s", name, writer.count, len(files), told(counts))
+    def __init__(self, folder: Path) -> None:
+        self._path, self._file = folder / CAPTURE, None
 
+    def keep(self, body: bytes, name: str) -> dict[str, Any]:
+        """Add the page of a file; returns the row that stands for it."""
+        if self._file is None:
+            self._file = self._path.open("wb")
+            self._writer = CaptureWriter(self._file)
+        url = f"http://files.invalid/{quote(name)}"  # WARC has headers for http only (RFC 2606)
+        page = Page(url, 200, [("Content-Type", "text/html")], body, "", 0.0, 0.0)
+        return {**row_of(page, self._writer.write(page)), "url": name, "path": name}
 
-def _copy_part(
-    part: Part, source: Any, writer: RawWriter, capture: BinaryIO, counts: Counter[str]
-) -> int:
-    """Append a WARC file to the capture, and a row for each page; returns their number."""
-    before, start = writer.count, capture.tell()
-    allowed = {spdx(each) for each in source.license.split(" OR ")}
-    _check_whole(part)
-    with part.open() as file:
-        for page, offset in read(file, part.name, counts):
-            html = decode_html(page.header("Content-Type"), page.body)
-            found, parts = find_licences(html, page.url, page.header("Link"))
-            if refused := sorted({*found, *parts} - allowed):
-                counts[f"licence not allowed: {refused[0]}"] += 1
-            else:
-                writer.write(_raw(page, start + offset, part.split, source, found))
-        file.seek(0)
-        shutil.copyfileobj(file, capture)
-    return writer.count - before
-
-
-def _check_whole(part: Part) -> None:
-    """Unpack to the end: warcio takes a file that is cut for one that ends there."""
-    with part.open() as file:
-        unpacked = decompress(file, part.name, "gzip")
-        while unpacked.read(BLOCK_BYTES):
-            pass
-
-
-def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Raw:
-    return Raw(
-        row=row_of(page, offset),
-        split=split,
-        origin=page.url,
-        sha256=hashlib.sha256(page.body).hexdigest(),
-        license=" AND ".join(sorted(found)) or source.license,
-        evidence=f"{page.url} ({', '.join(found.values())})" if found else source.evidence,
-        etag=page.header("ETag"),
-        last_modified=page.header("Last-Modified"),
-    )
-
-
-def read(file: BinaryIO, name: str, counts: Counter[str]) -> Iterator[tuple[Page, int]]:
-    """The HTML pages of a WARC file with their offsets; other records are counted."""
-    for record in read_warc_records(file, name, MAX_PAGE_BYTES):
-        if objection := _objection(record):
-            counts[f"{objection}, left out"] += 1
-        else:
-            page = Page(record.url, 200, record.headers, record.body, "", 0.0, 0.0)
-            yield page, record.offset
-
-
-def _objection(record: WarcRecord) -> str:
-    if not record.status or not record.url:
-        return f"WARC record of type {record.kind}"
-    if record.status != "200" or not is_html(record.content_type):
-        return "answer that is no HTML page"
-    if not record.body.strip() or len(record.body) > MAX_PAGE_BYTES:
-        return "page that is empty or above 16 MiB"
-    return ""
+    def close(self) -> None:
+        """Write what is left."""
+        if self._file is not None:
+            self._file.close()

@@ -17,7 +17,7 @@ import aiohttp
 import fsspec
 from tqdm import tqdm
 
-from finetune import errors, patience
+from finetune import errors, params, patience
 from finetune.records import file_sha256
 from stages.fetch.readers import format_of
 from stages.fetch.sources import Part, find, parse_arguments, write_source
@@ -29,7 +29,7 @@ BLOCK_BYTES = 8 << 20
 def main() -> None:
     name, out = parse_arguments(__doc__)
     source = find("urls", name)
-    parts = [_part(split, url, source.sha256[split]) for split, url in sorted(source.files.items())]
+    parts = [_part(split, url, source) for split, url in sorted(source.files.items())]
     cited = {split: cite(url) for split, url in source.files.items()}
     write_source(out, name, "urls", dataclasses.replace(source, files=cited), parts)
 
@@ -51,14 +51,15 @@ def cite(url: str) -> str:
     return place
 
 
-def _part(split: str, url: str, sha256: str) -> Part:
+def _part(split: str, url: str, source: params.Urls) -> Part:
     """The part is cited by its address, or by the name that follows it (`...?id=3#rows.csv`)."""
     place, name = cite(url), urlsplit(url).fragment
     cited = f"{place}#{name}" if name else place
     format_of(cited)
-    path = fetch(url, sha256)
-    proof = {"sha256": sha256, "bytes": path.stat().st_size}
-    return Part("" if split == "all" else split, cited, lambda: path.open("rb"), proof)
+    path = fetch(url, source.sha256[split])
+    proof = {"sha256": source.sha256[split], "bytes": path.stat().st_size}
+    split = "" if split == "all" else split
+    return Part(split, cited, lambda: path.open("rb"), proof, (), source.encoding or "")
 
 
 def fetch(url: str, sha256: str) -> Path:
