@@ -216,7 +216,7 @@ configs:
 - config_name: easy
   data_files:
   - split: train
-    path: easy/*.jsonl
+    path: easy/*.csv
   - split: dev
     path: held/easy.csv
 - config_name: odd
@@ -224,7 +224,7 @@ configs:
   data_files: odd.csv
 ---
 """
-FILES = {"README.md": CARD, "easy/1.jsonl": lines("a", "b"), "held/easy.csv": b"text\n007\n"}
+FILES = {"README.md": CARD, "easy/1.csv": b"text\na\nb\n", "held/easy.csv": b"text\n007\n"}
 
 
 def test_configurations_and_splits_are_the_datasets_own_and_rows_keep_their_lines(
@@ -236,12 +236,12 @@ def test_configurations_and_splits_are_the_datasets_own_and_rows_keep_their_line
     code, output = get(commit, **keys)
     assert code == 0, output
     assert [(raw.split, raw.row["text"], raw.origin) for raw in rows(tmp_path)] == [
-        ("train", "a", f"{NAME}@{commit}:easy/1.jsonl:1"),
-        ("train", "b", f"{NAME}@{commit}:easy/1.jsonl:2"),
+        ("train", "a", f"{NAME}@{commit}:easy/1.csv:2"),
+        ("train", "b", f"{NAME}@{commit}:easy/1.csv:3"),
         ("validation", "007", f"{NAME}@{commit}:held/easy.csv:2"),
     ]
     assert [each["git_sha1"] for each in manifest(tmp_path)["files"]] == [
-        hub_server.git_sha1(FILES[path]) for path in ("easy/1.jsonl", "held/easy.csv")
+        hub_server.git_sha1(FILES[path]) for path in ("easy/1.csv", "held/easy.csv")
     ]
 
 

@@ -19,7 +19,6 @@ from huggingface_hub.hf_api import RepoSibling
 from finetune import errors, params
 from finetune.hub_client import clear_errors, retried
 from finetune.records import file_sha256
-from stages.fetch import defined
 from stages.fetch.sources import Part, check_splits, find, parse_arguments, write_source
 
 STREAM_BLOCK_BYTES = 8 << 20
@@ -98,7 +97,9 @@ def find_parts(source: params.Hub) -> list[Part]:
 
 
 def _defined(source: params.Hub, files: dict[str, RepoSibling]) -> Iterator[Part]:
-    dataset = defined.Defined(source)
+    from stages.fetch.defined import Defined  # `datasets` takes seconds to import
+
+    dataset = Defined(source)
     for split, theirs in sorted(source.splits.items()):
         if (paths := dataset.files(theirs)) is not None:
             yield from (_part(split, source, files[path]) for path in paths)
