@@ -7,7 +7,8 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetune.flat.attention import settle
+from finetune.flat.attention import takes_flat
+from finetune.text.templates import stop_ids
 
 PAD = 0  # any token: what is padded is masked by position
 
@@ -53,12 +54,12 @@ def answer_prompts(
 
 
 def prepare(model: PreTrainedModel) -> bool:
-    """Put the model, or the one under a PeftModel, into evaluation mode, with attention it can use.
+    """Put the model, or the one under a PeftModel, into evaluation mode.
 
     Says whether it takes flat batches.
     """
     model.eval()
-    return settle(getattr(model, "get_base_model", lambda: model)())
+    return takes_flat(getattr(model, "get_base_model", lambda: model)())
 
 
 def batches_by_length(lengths: Sequence[int], room: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -144,12 +145,13 @@ class Batch:
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The end tokens: the tokenizer's, and those of the model's generation settings; sorted.
+    """The end tokens: the tokenizer's, its chat template's, and those of the model's generation
+    settings; sorted.
 
     Chat models have several, for example one for the end of a turn.
     """
     stops = model.generation_config.eos_token_id
-    stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
+    stops = set(stops if isinstance(stops, list) else [stops]) | set(stop_ids(tokenizer))
     return sorted(stops - {None})
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 
 from finetune.errors import run
-from finetune.records import Raw, read_raw
+from finetune.records import Row, read_rows
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -71,9 +71,9 @@ def fetch(
     return process.exitcode, (folder / "output").read_text()
 
 
-def rows(folder: Path) -> list[Raw]:
+def rows(folder: Path) -> list[Row]:
     """What was fetched."""
-    return list(read_raw(folder / "data/raw/it"))
+    return list(read_rows(folder / "data/raw/it"))
 
 
 def manifest(folder: Path) -> dict[str, Any]:

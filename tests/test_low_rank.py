@@ -71,7 +71,7 @@ def test_losses_and_gradients_are_those_of_peft(changes, checkpointing, join):
     if checkpointing:
         checkpoint_layers(model)
     expected = _gradients(model)
-    low_rank.install(model, join)
+    low_rank.install(model)
     joint.refresh(model)
     _compare(_gradients(model), expected)
 
@@ -81,7 +81,7 @@ def test_losses_and_gradients_are_those_of_peft(changes, checkpointing, join):
 def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointing, join):
     expected = _gradients(_model())
     model = _model()
-    low_rank.install(model, join)
+    low_rank.install(model)
     joint.refresh(model)
     whole = {"backend": "aot_eager", "fullgraph": True}
     plain = torch.compile
@@ -97,7 +97,7 @@ def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointin
 def test_with_dropout_each_layer_drops_its_own(join, checkpointing):
     model = _model(dropout=0.5)
     expected = _gradients(model)
-    low_rank.install(model, join)
+    low_rank.install(model)
     if checkpointing:
         checkpoint_layers(model)
     _compare(_gradients(model), expected)
@@ -124,7 +124,7 @@ def test_a_disabled_adapter_adds_nothing_and_no_tensor_is_kept():
 
 def test_joined_layers_follow_the_adapter_when_refreshed():
     model, plain = _model(), _model()
-    low_rank.install(model, join=True)
+    low_rank.install(modelTrue)
     for each in (model, plain):
         for name, parameter in each.named_parameters():
             if "lora_" in name:
@@ -140,6 +140,6 @@ def test_layers_in_4_bits_are_not_joined():
     model = _model()
     for layer in low_rank.readers(model)[0]:
         layer.base_layer.__class__ = type("Linear4bit", (nn.Linear,), {})
-    low_rank.install(model, join=True)
+    low_rank.install(modelTrue)
     joined = [module for module in model.modules() if isinstance(module, joint.Joined)]
     assert len(joined) == 7 + 4

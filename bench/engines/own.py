@@ -97,11 +97,11 @@ def make_trainer(
     weights = None if (model / "manifest.json").exists() else model
     speed.start_compiler(params)
     base = load_base(model, params.quantization, params.compute, weights)
-    plan.padded = not attention.settle(base)
+    plan.padded = not attention.takes_flat(base)
     speed.cut_last_layer(base, plan)
     adapted = add_lora(base, params.lora, params.seed)
     if run.options.get("shared", True):
-        low_rank.install(adapted, join=run.options.get("joined", params.train.compile))
+        low_rank.install(adapted)
     speed.compile_layers(adapted, params)
     speed.record_passes(plan, params, budget, arguments.world_size)
     for name in ("recorded", "reads_few"):

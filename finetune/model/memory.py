@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from finetune.flat.heads import PIECE
+from finetune.model.layers import layers_of
 from finetune.params import Lora, Params
 
 # Below this many tokens a forward pass is too small for the device (and dequantising 4-bit weights
@@ -170,11 +170,6 @@ def estimate(model: nn.Module, params: Params, fit: Fit) -> Estimate:
         + 2 * width * fit.tokens * hidden,
         workspace=2 * width * max((m.weight.numel() for _, m in _quantised(model)), default=0),
     )
-
-
-def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers: what checkpointing and compilation work on."""
-    return [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
 
 
 def checkpoint_layers(model: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from finetune import params
-from finetune.records import Raw, RawWriter
+from finetune.records import Row, RowWriter
 from stages.fetch import readers
 from stages.fetch.captures import PageWriter
 from stages.fetch.streams import Record
@@ -110,7 +110,7 @@ def write_source(
     """
     counts = Counter() if counts is None else counts
     files, refused = [], []
-    with RawWriter(out) as writer, closing(PageWriter(writer.partial)) as pages:
+    with RowWriter(out) as writer, closing(PageWriter(writer.partial)) as pages:
         for part in parts:
             if max_rows is not None and counts[_key(part)] >= max_rows:
                 continue
@@ -129,7 +129,7 @@ def write_source(
 
 
 def write_part(
-    writer: RawWriter,
+    writer: RowWriter,
     part: Part,
     source: Any,
     select: Callable[[dict, str], dict | None],
@@ -152,7 +152,7 @@ def write_part(
             if row is None:
                 counts["filtered out"] += 1
                 continue
-            raw = Raw(row, part.split, where, record.sha256, source.license, source.evidence)
+            raw = Row(row, part.split, where, record.sha256, source.license, source.evidence)
             writer.write(raw)
             counts[_key(part)] += 1
             if max_rows is not None and counts[_key(part)] >= max_rows:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from finetune.records import Raw, RawWriter
+from finetune.records import Row, RowWriter
 from finetune.web import WarcRecord, decode_html, is_html, read_warc_records
 from stages.fetch.captures import CAPTURE, Page, row_of
 from stages.fetch.licences import find_licences, spdx
@@ -25,7 +25,7 @@ def copy(out: Path, name: str, source: Any, parts: list[Part], counts: Counter[s
     out and counted. It may name several: CC0-1.0 OR CC-BY-4.0.
     """
     files = []
-    with RawWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
+    with RowWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
         for part in parts:
             rows = _copy_part(part, source, writer, capture, counts)
             files.append({"path": part.name, "split": part.split, "rows": rows, **part.proof})
@@ -38,7 +38,7 @@ def copy(out: Path, name: str, source: Any, parts: list[Part], counts: Counter[s
 
 
 def _copy_part(
-    part: Part, source: Any, writer: RawWriter, capture: BinaryIO, counts: Counter[str]
+    part: Part, source: Any, writer: RowWriter, capture: BinaryIO, counts: Counter[str]
 ) -> int:
     """Append a WARC file to the capture, and a row for each page; returns their number."""
     before, start = writer.count, capture.tell()
@@ -65,8 +65,8 @@ def _check_whole(part: Part) -> None:
             pass
 
 
-def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Raw:
-    return Raw(
+def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Row:
+    return Row(
         row=row_of(page, offset),
         split=split,
         origin=page.url,

@@ -109,7 +109,7 @@ def write_outputs(
         log.warning("warning: no checkpoint is better on the validation rows than no training")
     write_curves(paths.curves, state.log_history)
     write_checkpoints(store, state, paths.checkpoints)
-    write_adapter_folder(best, params, paths.base, metrics, paths.adapter)
+    write_adapter_folder(best, params, paths.base, paths.prepared, metrics, paths.adapter)
     verify(paths.base, paths.prepared, paths.adapter, sample_loss(state), plan.budget)
     write_json(paths.metrics, metrics)
 

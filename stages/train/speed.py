@@ -7,7 +7,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, TrainerCallback
 
 from finetune.flat.heads import LossHead
-from finetune.model.memory import layers_of
+from finetune.model.layers import layers_of
 from finetune.params import Params
 from stages.train.fast import joint, last_layer
 from stages.train.fitting import Budget

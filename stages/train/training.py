@@ -78,10 +78,10 @@ def _load_model(
     """The base model with an adapter: fresh, of `train.init_adapter`, or of the checkpoint."""
     speed.start_compiler(params)
     base = load_base(paths.base, params.quantization, params.compute)
-    plan.padded = not attention.settle(base)
+    plan.padded = not attention.takes_flat(base)
     speed.cut_last_layer(base, plan)
     model = add_lora(base, params.lora, params.seed)
-    low_rank.install(model, join=params.train.compile)
+    low_rank.install(model)
     speed.compile_layers(model, params)
     if start or params.train.init_adapter:
         read_weights(model, start or Path(params.train.init_adapter))

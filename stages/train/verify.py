@@ -63,7 +63,7 @@ def reload_loss(params: Params, base: Path, prepared: Path, adapter: Path, budge
     if damage := find_damage(adapter):
         raise ValueError(damage)
     model = load_base(base, params.quantization, params.compute)
-    padded = not attention.settle(model)
+    padded = not attention.takes_flat(model)
     model = load_adapter(model, adapter)
     # Without this, peft asks the hub whether the vocabulary was enlarged.
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
