@@ -4,10 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO
-
-import docx
-import pypdf
+from typing import Any, BinaryIO
 
 from stages.fetch.streams import Record, read_whole
 
@@ -16,6 +13,8 @@ MAX_BYTES = 64 << 20
 
 def read_pdf(stream: BinaryIO, name: str) -> Iterator[Record]:
     """The text of all pages; ValueError with a remedy for a scan, a password, a broken file."""
+    import pypdf  # here, because most sources need neither library
+
     data = read_whole(stream, name, MAX_BYTES, "split it, as with qpdf --split-pages")
     try:
         reader = pypdf.PdfReader(io.BytesIO(data))
@@ -36,6 +35,8 @@ def read_pdf(stream: BinaryIO, name: str) -> Iterator[Record]:
 
 def read_docx(stream: BinaryIO, name: str) -> Iterator[Record]:
     """Paragraphs, headings (`## `) and tables (`a | b`), in their order."""
+    import docx
+
     data = read_whole(stream, name, MAX_BYTES, "split it")
     try:
         document = docx.Document(io.BytesIO(data))
@@ -51,8 +52,8 @@ def read_docx(stream: BinaryIO, name: str) -> Iterator[Record]:
     yield _record(name, data, text, title)
 
 
-def _block(block: docx.text.paragraph.Paragraph | docx.table.Table) -> str:
-    if isinstance(block, docx.table.Table):
+def _block(block: Any) -> str:
+    if hasattr(block, "rows"):
         rows = ([" ".join(cell.text.split()) for cell in row.cells] for row in block.rows)
         return "\n".join(" | ".join(row) for row in rows)
     style = block.style.name if block.style is not None else ""

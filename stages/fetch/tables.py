@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -152,6 +151,8 @@ def read_sheets(stream: BinaryIO, name: str) -> Iterator[Record]:
 
     Values are text: "007" stays, a cell without a value is "". `:Sheet1:3` is the third row.
     """
+    import pandas as pd  # here, because it takes half a second that most sources do not need
+
     data = read_whole(stream, name, MAX_SHEET_BYTES, "save it as CSV or Parquet")
     try:
         as_text = {"header": None, "dtype": str, "keep_default_na": False, "engine": "calamine"}
