@@ -277,6 +277,14 @@ class Evaluate:
 
 
 @section
+class Export:
+    """Other forms of the trained model, and how much worse than the adapter one may be."""
+
+    kinds: list[Literal["adapter", "merged", "gguf", "gguf-adapter"]]
+    max_loss_gap: Annotated[float, Field(ge=0)]
+
+
+@section
 class Params:
     """All of params.yaml."""
 
@@ -294,6 +302,7 @@ class Params:
     lora: Lora
     train: Train
     evaluate: Evaluate
+    export: Export
 
 
 def load(path: str | Path = "params.yaml") -> Params:
