@@ -45,7 +45,11 @@ def main() -> None:
         for kind in KINDS:
             command = [sys.executable, "-m", "bench.cpu", arguments.base, arguments.prepared]
             done = subprocess.run(
-                [*command, "--child", kind], check=True, stdout=subprocess.PIPE, text=True
+                [*command, "--child", kind],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
             )
             found[kind].append(json.loads(done.stdout.splitlines()[-1]))
     print("| what | s a step | real tokens/s | all |\n|---|---|---|---|")

@@ -54,7 +54,7 @@ def main() -> None:
         adapter = Path(folder) / "adapter"
         curves = {name: _start(arguments, name, adapter) for name in ("own", "trl")}
     if arguments.out:
-        arguments.out.write_text(json.dumps(curves) + "\n")
+        arguments.out.write_text(json.dumps(curves) + "\n", encoding="utf-8")
     print(describe(curves["own"], curves["trl"]))
 
 
@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
 def _start(arguments: argparse.Namespace, name: str, adapter: Path) -> list[float]:
     command = [sys.executable, "-m", "bench.equality", str(arguments.base), str(arguments.prepared)]
     command += ["--steps", str(arguments.steps), "--child", name, "--adapter", str(adapter)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     return json.loads(done.stdout.splitlines()[-1])
 
 

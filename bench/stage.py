@@ -45,8 +45,8 @@ def main() -> None:
         result: dict[str, Any] = {"launch": str(arguments.launch), "set": arguments.set}
         result |= {"exit_code": done.returncode, "total_s": round(time.monotonic() - start, 1)}
         if not done.returncode:
-            result |= json.loads((folder / "cost.json").read_text())
-            result |= json.loads((folder / "metrics/train.json").read_text())
+            result |= json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+            result |= json.loads((folder / "metrics/train.json").read_text(encoding="utf-8"))
     print(json.dumps(result))
 
 
@@ -83,7 +83,9 @@ def furnish(folder: Path, model: Model, data: str) -> None:
     """models/base and data/prepared, as the stages before `train` would leave them."""
     (folder / "models").mkdir()
     write_base(model, Path(model.folder), folder / "models/base")
-    words = json.loads((Path(model.folder) / "config.json").read_text())["vocab_size"]
+    words = json.loads((Path(model.folder) / "config.json").read_text(encoding="utf-8"))[
+        "vocab_size"
+    ]
     for split, count in (("train", 4000), ("validation", 16)):
         write_split(folder / "data/prepared" / split, data, count, words)
 

@@ -31,7 +31,7 @@ def seal(partial: Path, folder: Path, **facts: Any) -> None:
 def find_damage(folder: Path) -> str | None:
     """The first missing or changed file of a sealed folder, in words; None if it is whole."""
     try:
-        files = json.loads((folder / SUMS).read_text())["files"]
+        files = json.loads((folder / SUMS).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return f"{folder / SUMS} is missing"
     except (ValueError, KeyError, TypeError):

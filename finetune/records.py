@@ -120,7 +120,9 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys: the same value gives the same bytes. Atomic."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    partial.write_text(
+        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     partial.rename(path)
 
 

@@ -62,7 +62,7 @@ def fetch(
     write_params(folder, kind, "it", source)
     process = start(folder, kind, "it", prelude, **env)
     process.join(240)
-    return process.exitcode, (folder / "output").read_text()
+    return process.exitcode, (folder / "output").read_text(encoding="utf-8")
 
 
 def rows(folder: Path) -> list[Raw]:
@@ -72,7 +72,7 @@ def rows(folder: Path) -> list[Raw]:
 
 def manifest(folder: Path) -> dict[str, Any]:
     """The manifest of what was fetched."""
-    return json.loads((folder / "data/raw/it/manifest.json").read_text())
+    return json.loads((folder / "data/raw/it/manifest.json").read_text(encoding="utf-8"))
 
 
 def assert_one_clear_error(code: int, output: str, *words: str) -> None:

@@ -19,14 +19,16 @@ def _sealed(folder: Path) -> Path:
     partial = folder.with_name(".partial")
     (partial / "deep").mkdir(parents=True)
     (partial / "weights.bin").write_bytes(b"weights")
-    (partial / "deep" / "state.json").write_text("{}")
+    (partial / "deep" / "state.json").write_text("{}", encoding="utf-8")
     seal(partial, folder, step=3)
     return folder
 
 
 def _save(store: Store, step: int, best: int | None = None) -> None:
     store.begin(step)
-    (store.partial(step) / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    (store.partial(step) / "trainer_state.json").write_text(
+        json.dumps({"global_step": step}), encoding="utf-8"
+    )
     store.commit(step, best)
 
 
@@ -41,7 +43,7 @@ def store(tmp_path, monkeypatch) -> Store:
 def test_a_sealed_folder_is_whole(tmp_path):
     folder = _sealed(tmp_path / "step-3")
     assert find_damage(folder) is None
-    assert json.loads((folder / "checksums.json").read_text())["step"] == 3
+    assert json.loads((folder / "checksums.json").read_text(encoding="utf-8"))["step"] == 3
     assert not (tmp_path / ".partial").exists()
 
 
@@ -89,7 +91,7 @@ def test_what_an_interruption_saved_leaves_with_the_next_checkpoint(store):
 def test_the_one_before_a_damaged_checkpoint_is_used(store, caplog):
     for step in (10, 20):
         _save(store, step)
-    (store.folder / "step-20" / "trainer_state.json").write_text("torn")
+    (store.folder / "step-20" / "trainer_state.json").write_text("torn", encoding="utf-8")
     assert store.newest().name == "step-10"
     assert "step-20 is not used" in caplog.text and "trainer_state.json" in caplog.text
 
@@ -131,7 +133,7 @@ def test_one_earlier_run_is_kept_and_those_in_training_stay(store, tmp_path):
     for age, name in enumerate(("running", "old", "older")):
         (root / name).mkdir()
         os.utime(root / name, (time.time() - 100 * (age + 1),) * 2)
-    with (root / "running" / ".lock").open("w") as lock:
+    with (root / "running" / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         Store({"seed": 2}, limit=2, every=10).open(fresh=False)
         names = {path.name for path in root.iterdir() if path.is_dir()}

@@ -78,7 +78,7 @@ def test_train_never_sees_the_test_split():
 
 def test_every_out_is_in_the_root_gitignore():
     """A failed first run takes back the entries that DVC writes itself."""
-    ignored = (ROOT / ".gitignore").read_text().split()
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     for stage in STAGES.values():
         for out in stage.get("outs", []):
             path = Path(re.sub(r"/?\$\{key\}", "", out))
@@ -109,7 +109,7 @@ def imported(path: Path, seen: set[Path] | None = None) -> set[Path]:
     if path in seen:
         return seen
     seen.add(path)
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         for module in imported_modules(node):
             local = Path(*module.split(".")).with_suffix(".py")
             if (ROOT / local).is_file():
@@ -132,7 +132,7 @@ def sections_read(path: Path) -> set[str]:
         return set()
     return {
         node.attr
-        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in SECTIONS and is_params(node.value)
     }
 

@@ -220,5 +220,5 @@ def test_a_killed_run_continues_as_if_it_had_not_been(tmp_path, run_stage):
     killed = tmp_path / "killed"
     run_stage(killed, at="SIGKILL write_adapter 3", **changes)
     found = run_stage(killed)
-    assert "continuing from" in (killed / "log.txt").read_text()
+    assert "continuing from" in (killed / "log.txt").read_text(encoding="utf-8")
     assert found == pytest.approx(expected, rel=2e-2)

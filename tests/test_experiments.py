@@ -27,7 +27,7 @@ def test_a_variant_trains_anew_and_is_compared(clean):
     assert between["metrics/train.json"]["trainable"] == trainable
     for command in (("plots", "show"), ("plots", "diff", "main", "r16")):
         clean.run("dvc", *command)
-        page = (clean.folder / "dvc_plots/index.html").read_text()
+        page = (clean.folder / "dvc_plots/index.html").read_text(encoding="utf-8")
         assert "Base and tuned on the test rows" in page
         assert "<script src" not in page
     assert "r16" in page
@@ -45,7 +45,9 @@ def test_variants_are_queued_and_run_aside(clean):
     default = committed["train.learning_rate"]
     for variant in (("2", default), ("4", default), (committed["lora.r"], "0.02")):
         assert found[variant]["eval_loss"]
-    options = re.search(r"^ {4}dvc exp show (.*)$", (ROOT / "README.md").read_text(), re.M)[1]
+    options = re.search(
+        r"^ {4}dvc exp show (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )[1]
     table = clean.run("dvc", "exp", "show", "--no-pager", *shlex.split(options), COLUMNS="80")
     assert "lora.r" in table and "…" not in table
     losses = {row["eval_loss"] for row in found.values()}

@@ -53,7 +53,7 @@ def test_every_key_of_params_yaml_re_runs_the_stages_that_read_it_and_no_others(
 
     yaml = YAML()
     path = clean.folder / "params.yaml"
-    committed = path.read_text()
+    committed = path.read_text(encoding="utf-8")
     wrong = {}
     for key in leaves(yaml.load(committed)):
         values = yaml.load(committed)
@@ -95,16 +95,16 @@ def test_another_way_to_evaluate_scores_both_models_and_trains_none(clean):
 
 
 def test_a_comment_in_the_prompt_code_re_runs_preprocess_alone(clean):
-    with (clean.folder / "finetune/text/prompts.py").open("a") as file:
+    with (clean.folder / "finetune/text/prompts.py").open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
     assert stages(clean.run("dvc", "repro")) == {"preprocess"}
 
 
 def test_a_row_appended_to_a_local_file_re_runs_from_fetch_on(clean):
     path = clean.folder / "data/sample/law.jsonl"
-    row = json.loads(path.read_text().splitlines()[0])
+    row = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     row |= {"id": 9999, "title": "May a tenant paint the walls?", "body": "He wants it white. " * 9}
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     # By its hash the row is one to train on: the test questions stay, and with them the baseline.
     assert stages(clean.run("dvc", "repro")) == ALL - {"fetch_model", "baseline"}

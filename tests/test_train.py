@@ -65,7 +65,7 @@ def _assert_same_outs(folder: Path, finished: Path) -> None:
 
 
 def _metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics/train.json").read_text())
+    return json.loads((folder / "metrics/train.json").read_text(encoding="utf-8"))
 
 
 def test_training_lowers_the_loss_and_counts_what_it_did(finished):
@@ -73,14 +73,16 @@ def test_training_lowers_the_loss_and_counts_what_it_did(finished):
     assert metrics["eval_loss"] < metrics["eval_loss_first"] - 0.1
     assert metrics["steps"] == 8 and metrics["examples"] == 128 and metrics["epochs"] == 3.2
     assert 0 < metrics["supervised_tokens"] < metrics["tokens"]
-    config = json.loads((finished / "models/adapter/adapter_config.json").read_text())
+    config = json.loads(
+        (finished / "models/adapter/adapter_config.json").read_text(encoding="utf-8")
+    )
     assert config["target_modules"] == sorted(config["target_modules"])
 
 
 def test_every_checkpoint_can_be_resumed_and_evaluated(finished):
     steps = sorted(path.name for path in (finished / "models/checkpoints").glob("step-*"))
     assert steps == ["step-6", "step-8"]
-    named = json.loads((finished / "models/checkpoints/best.json").read_text())
+    named = json.loads((finished / "models/checkpoints/best.json").read_text(encoding="utf-8"))
     assert named == {"best": _metrics(finished)["best_step"], "last": 8}
     best = finished / f"models/checkpoints/step-{named['best']}" / WEIGHTS
     assert best.read_bytes() == (finished / "models/adapter" / WEIGHTS).read_bytes()
@@ -106,14 +108,17 @@ def test_curves_are_at_true_steps(finished):
         "train/loss.tsv",
     ]
     steps = {
-        name: [line.split("\t")[0] for line in (tables / name).read_text().splitlines()[1:]]
+        name: [
+            line.split("\t")[0]
+            for line in (tables / name).read_text(encoding="utf-8").splitlines()[1:]
+        ]
         for name in ("eval/loss.tsv", "train/loss.tsv")
     }
     assert steps == {"eval/loss.tsv": ["0", "2", "4", "6", "8"], "train/loss.tsv": ["3", "6"]}
 
 
 def test_cost_names_the_run_that_it_belongs_to(finished):
-    cost = json.loads((finished / "metrics/cost.json").read_text())
+    cost = json.loads((finished / "metrics/cost.json").read_text(encoding="utf-8"))
     assert (finished / "models/resume" / cost["fingerprint"]).is_dir()
     assert cost["tokens_per_s"] > 0 and cost["peak_memory_gb"] > 0 and cost["sessions"] == 1
 
@@ -197,7 +202,10 @@ def test_the_best_is_judged_anew_where_its_checkpoint_is_lost(tmp_path, furnish,
     checkpoint = tmp_path / "mine"
     shutil.copytree(finished / "models/checkpoints/step-8", checkpoint)
     state = checkpoint / "trainer_state.json"
-    state.write_text(state.read_text().replace('"best_global_step": 8', '"best_global_step": 4'))
+    state.write_text(
+        state.read_text(encoding="utf-8").replace('"best_global_step": 8', '"best_global_step": 4'),
+        encoding="utf-8",
+    )
     (checkpoint / "checksums.json").unlink()
     seal(checkpoint, tmp_path / "step-8", step=8)
     furnish(tmp_path, **DROPOUT, train__resume_from=str(tmp_path / "step-8"))
@@ -271,7 +279,7 @@ mixed_precision: 'no'
 
 def _launch_on_two_machines(folder: Path) -> list[subprocess.CompletedProcess]:
     """`accelerate launch` as each of two machines would call it, with one process on each."""
-    (folder / "two.yaml").write_text(TWO)
+    (folder / "two.yaml").write_text(TWO, encoding="utf-8")
     head = ["--main_process_ip", "127.0.0.1", "--main_process_port", str(sessions.free_port())]
     machines = [
         sessions.launch(folder, "two.yaml", *head, "--machine_rank", str(rank)) for rank in range(2)
@@ -291,7 +299,7 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
     head, other = _launch_on_two_machines(two)
     assert (head.returncode, other.returncode) == (0, 0), head.stderr + other.stderr
     assert "loads and gives the loss that training measured" in head.stderr
-    assert json.loads((two / "metrics/cost.json").read_text())["processes"] == 2
+    assert json.loads((two / "metrics/cost.json").read_text(encoding="utf-8"))["processes"] == 2
 
     assert sessions.train(furnish(one, **EXACT))[0] == 0
     ours, theirs = (load_file(each / "models/adapter" / WEIGHTS) for each in (one, two))
@@ -311,7 +319,7 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
 
 
 def _log(folder: Path) -> str:
-    return (folder / "log.txt").read_text()
+    return (folder / "log.txt").read_text(encoding="utf-8")
 
 
 def _model(base: Path = Path("models/base")):
@@ -450,7 +458,7 @@ def test_very_many_passes_are_a_warning(workspace, caplog):
 
 def test_fewer_processes_than_configured_are_an_error(workspace, write_params, monkeypatch):
     config = workspace / "two.yaml"
-    config.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\n")
+    config.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\n", encoding="utf-8")
     launch = {"command": f"accelerate launch --config_file {config}", "config": str(config)}
     write_params(workspace, launch=launch)
     monkeypatch.setenv("WORLD_SIZE", "1")

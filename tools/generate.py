@@ -85,7 +85,7 @@ def load_assistant(
     """
     if damage := find_damage(adapter):
         raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {adapter}`")
-    settings = json.loads((adapter / "settings.json").read_text())
+    settings = json.loads((adapter / "settings.json").read_text(encoding="utf-8"))
     disable_progress_bar()
     compute = Compute(device=device, dtype=settings["compute_dtype"], num_threads=None)
     quantization = Quantization(**settings["quantization"])

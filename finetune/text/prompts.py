@@ -46,7 +46,9 @@ def open_tokenizer(base: Path) -> Any:
 
 
 def _load_tokenizer(base: Path) -> Any:
-    name = json.loads((base / "tokenizer_config.json").read_text()).get("tokenizer_class")
+    name = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8")).get(
+        "tokenizer_class"
+    )
     if name in _GENERIC:
         from transformers import PreTrainedTokenizerFast  # what AutoTokenizer would choose
 

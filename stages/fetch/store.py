@@ -32,7 +32,7 @@ class Store:
         key = hashlib.sha256("\n".join(sorted(hosts)).encode()).hexdigest()[:8]
         self.folder = Path(os.environ.get("DVC_ROOT", ".")) / "data" / "crawl" / f"{name}-{key}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        self._lock = (self.folder / "lock").open("w", encoding="utf-8")
         _wait_for(self._lock, self.folder)
         self._base = sqlite3.connect(self.folder / "pages.sqlite", isolation_level=None)
 

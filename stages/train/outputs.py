@@ -43,9 +43,9 @@ def write_adapter_folder(
     for name in (WEIGHTS, CONFIG):
         shutil.copyfile(checkpoint / name, partial / name)
     load_tokenizer(base).save_pretrained(partial)
-    manifest = json.loads((base / "manifest.json").read_text())
+    manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
     write_json(partial / "settings.json", describe_settings(params, manifest))
-    (partial / "README.md").write_text(_card(params, manifest, metrics))
+    (partial / "README.md").write_text(_card(params, manifest, metrics), encoding="utf-8")
     seal(partial, folder, step=metrics["best_step"])
 
 

@@ -41,7 +41,7 @@ def save_checkpoint(trainer: Trainer, store: Store, base: dict) -> None:
 
 def restore_partial_loss(trainer: Trainer, folder: Path) -> None:
     """Take up the sum of the losses since the last logged step, which Trainer forgets."""
-    partial = json.loads((folder / _partial_loss(trainer)).read_text())
+    partial = json.loads((folder / _partial_loss(trainer)).read_text(encoding="utf-8"))
     trainer._tr_loss = torch.tensor(partial["loss"], device=trainer.args.device)
     trainer._globalstep_last_logged = partial["logged"]
 

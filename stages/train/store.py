@@ -36,7 +36,7 @@ class Store:
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         # One opens at a time: a folder that is made but not locked yet must not be pruned.
-        with (self.folder.parent / ".lock").open("w") as turn:
+        with (self.folder.parent / ".lock").open("w", encoding="utf-8") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             self.folder.mkdir(exist_ok=True)
             self._lock = _lock(self.folder)
@@ -141,7 +141,7 @@ def _step(folder: Path) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -168,7 +168,7 @@ def _is_locked(folder: Path) -> bool:
 
 def _lock(folder: Path) -> Any:
     """An open, locked file; None if another process holds it. The lock ends with the process."""
-    file = (folder / ".lock").open("w")
+    file = (folder / ".lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

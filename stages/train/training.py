@@ -48,7 +48,7 @@ def train(
     meter.estimated = budget.estimated
     model = _load_model(paths, params, plan, start)
     speed.record_passes(plan, params, budget, args.world_size)
-    manifest = json.loads((paths.base / "manifest.json").read_text())["model"]
+    manifest = json.loads((paths.base / "manifest.json").read_text(encoding="utf-8"))["model"]
     with Interruption() as interruption:
         trainer = FlatTrainer(
             model=model,
