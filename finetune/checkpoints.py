@@ -51,6 +51,11 @@ def list_steps(folder: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
+def read_step(folder: Path) -> int:
+    """The step that a sealed checkpoint was saved at."""
+    return int(json.loads((folder / SUMS).read_text(encoding="utf-8"))["step"])
+
+
 def copy_sealed(source: Path, target: Path) -> None:
     """Copy a sealed folder, all or nothing."""
     partial = target.with_name(f".{target.name}.partial")

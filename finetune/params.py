@@ -23,6 +23,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's bound
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Split = Literal["all", "train", "validation", "test"]
@@ -246,6 +247,8 @@ class Train:
     resume_from: str | None
     init_adapter: str | None
     report_to: list[Literal["tensorboard", "wandb"]]
+    keep_unfinished: Count
+    resume_accept: list[Text]
 
 
 @section
@@ -264,7 +267,7 @@ class Params:
     """All of params.yaml."""
 
     name: Name
-    seed: Count
+    seed: Seed
     launch: Launch
     model: Model
     data: Data
@@ -461,6 +464,8 @@ def _steps(params: Params) -> list[str]:
         )
     if train.resume_from and train.init_adapter:
         found.append("train.resume_from and train.init_adapter: set at most one")
+    if train.resume_accept and not train.resume_from:
+        found.append("train.resume_accept is of a checkpoint: name it in train.resume_from")
     return found
 
 

@@ -58,7 +58,7 @@ class Repository:
     def outs(self) -> dict[str, str]:
         """The hash of every out in dvc.lock."""
         lock = YAML(typ="safe").load(self.folder / "dvc.lock")["stages"]
-        return {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+        return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
 
 
 def make_repository(folder: Path, weights: Path) -> Repository:

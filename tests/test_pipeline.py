@@ -19,7 +19,8 @@ from tests.repository import Repository, stages, wait_for
 
 pytestmark = pytest.mark.slow
 SCORED = {"baseline", "evaluate"}
-ALL = {"fetch_model", "fetch@law", "preprocess", "baseline", "train", "evaluate"}
+TRAINED = {"train", "cost", "evaluate"}
+ALL = {"fetch_model", "fetch@law", "preprocess", "baseline"} | TRAINED
 
 
 def test_a_second_run_does_nothing(clean):
@@ -133,7 +134,7 @@ def test_another_learning_rate_trains_and_a_killed_run_ends_with_the_same_adapte
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     output = clean.run("dvc", "repro")
-    assert "continuing from" in output and stages(output) == {"train", "evaluate"}
+    assert "continuing from" in output and stages(output) == TRAINED
     killed = clean.outs()
     clean.run("dvc", "repro", "--force", "--single-item", "train", FRESH="1")
     assert clean.outs() == killed
@@ -154,6 +155,35 @@ def test_a_clone_pulls_and_runs_nothing_and_can_train(clean, tmp_path):
     assert "up to date" in clone.run("dvc", "repro")
     clone.run("dvc", "repro", "--force", "--single-item", "train")
     assert clone.outs()["models/adapter"] == clean.outs()["models/adapter"]
+
+
+def test_dvc_started_by_its_path_finds_the_programs_of_its_environment(clean):
+    outside = {"PATH": os.defpath, "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+    dvc = str(Path(sys.executable).parent / "dvc")
+    output = clean.run(dvc, "repro", "--force", "--single-item", "fetch_model", **outside)
+    assert stages(output) == {"fetch_model"}
+
+
+def test_without_an_environment_one_line_says_what_to_do(clean):
+    command = ("sh", "stages/run.sh", "no-python", "-m", "stages.fetch.model")
+    done = subprocess.run(command, cwd=clean.folder, capture_output=True, encoding="utf-8")
+    assert done.returncode == 127
+    assert done.stderr.startswith("error: there is no no-python on the PATH: activate")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_python_without_the_requirements_is_named_in_one_line(clean):
+    command = (
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "import sys; sys.path.append('.'); import finetune",
+    )
+    done = subprocess.run(command, cwd=clean.folder, capture_output=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {sys.executable} has no pydantic: activate")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_adapter_answers_a_question_by_itself(clean):

@@ -1,8 +1,10 @@
 """The train stage: repeatable, resumable at any moment, and honest about what it saved."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from stages.train.evaluation import evaluation_batches, measure
 from stages.train.settings import training_arguments
 from stages.train.steps import Steps, make_plan
 from tests import sessions
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +131,30 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, furnish, finished):
     _assert_same_outs(tmp_path, finished)
 
 
+def test_a_folder_outside_ascii_gives_the_same_bytes(tmp_path, furnish, finished):
+    """Given a path, torch.save names what is in the archive by it, but only where it is ASCII."""
+    folder = tmp_path / "mit leer & ümläut"
+    assert sessions.train(furnish(folder, **DROPOUT))[0] == 0
+    _assert_same_outs(folder, finished)
+
+
+def test_a_locale_that_is_not_utf8_changes_nothing(tmp_path, furnish):
+    words = {"template": "chat", "system": "Schreibe … für", "instruction": "Título: “ñ”"}
+    outs = []
+    for name, locale in (("utf8", {}), ("ascii", {"PYTHONUTF8": "0", "LC_ALL": "C"})):
+        steps = {"train__max_steps": 2, "train__save_steps": 2, "train__warmup_steps": 1}
+        folder = furnish(tmp_path / name, prompt=words, **steps)
+        command = [sys.executable, "-m", "stages.train", *sessions.COMMAND]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONCOERCECLOCALE": "0"}
+        done = subprocess.run(
+            command, cwd=folder, env=environment | locale, capture_output=True, encoding="utf-8"
+        )
+        assert done.returncode == 0, done.stderr
+        outs.append(sessions.read_outs(folder))
+    assert outs[0] == outs[1]
+    assert "Título: “ñ”".encode() in outs[0]["models/adapter/settings.json"]
+
+
 def test_a_finished_run_is_not_trained_again_unless_fresh(tmp_path, finished):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True, symlinks=True)
     for out in sessions.OUTS[:3]:
@@ -196,6 +223,46 @@ def test_a_checkpoint_can_be_continued_explicitly(tmp_path, furnish, finished):
     code, log = sessions.train(tmp_path)
     assert code == 0 and "/step-6" in log.partition("continuing from")[2].splitlines()[0]
     _assert_same_outs(tmp_path, finished)
+
+
+def test_a_finished_run_goes_on_to_more_steps_and_the_card_says_so(tmp_path, furnish, finished):
+    start = {"train__resume_from": str(finished / "models/checkpoints/step-8")}
+    longer = {**DROPOUT, **start, "train__max_steps": 12}
+    assert (
+        "set train.resume_accept to [train.max_steps]"
+        in sessions.train(furnish(tmp_path / "refused", **longer))[1]
+    )
+    folder = furnish(tmp_path / "longer", **longer, train__resume_accept=["max_steps"])
+    code, log = sessions.train(folder)
+    assert code == 0, log
+    metrics, before = _metrics(folder), _metrics(finished)
+    assert metrics["steps"] == 12 and metrics["eval_loss_first"] == before["eval_loss_first"]
+    card = (folder / "models/adapter/README.md").read_text(encoding="utf-8")
+    start = f"step-8 of run {before['fingerprint']}"
+    assert f"| continued from | {start}; different: train.max_steps 8 -> 12 |" in card
+    rates = {e["step"]: e["learning_rate"] for e in sessions.read_history(folder) if "loss" in e}
+    assert rates[9] == pytest.approx(0.01 * 0.3455, rel=0.01)  # cosine at 6 of 10 steps, not 0
+
+
+def test_another_number_of_processes_goes_on_with_the_same_examples(tmp_path, furnish):
+    one = furnish(tmp_path / "one", **EXACT)
+    assert sessions.train(one, at="SIGTERM token_nll 14")[0] == 143
+    (checkpoint,) = (one / "models/resume").glob("*/step-5")
+    start = shutil.copytree(checkpoint, tmp_path / "step-5")
+    assert sessions.train(one)[0] == 0
+    two = furnish(
+        tmp_path / "two",
+        **EXACT,
+        train__per_device_train_batch_size=2,
+        train__resume_from=str(start),
+        train__resume_accept=["processes", "per_device_train_batch_size"],
+    )
+    both = sessions.start_two(two)
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0], _log(two)
+    ours, theirs = (sessions.read_losses(folder) for folder in (one, two))
+    assert theirs == pytest.approx(ours, rel=1e-5)
 
 
 def test_the_best_is_judged_anew_where_its_checkpoint_is_lost(tmp_path, furnish, finished):
@@ -305,7 +372,7 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
     ours, theirs = (load_file(each / "models/adapter" / WEIGHTS) for each in (one, two))
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
-    assert _metrics(two) == _metrics(one)
+    assert _without_run(_metrics(two)) == _without_run(_metrics(one))
 
     for at, code in (("SIGTERM token_nll 8", 143), ("", 0)):
         both = sessions.start_two(stopped, at=at)
@@ -315,7 +382,12 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
     ours, theirs = sessions.read_outs(stopped), sessions.read_outs(two)
     changed = {name for name in theirs if ours[name] != theirs[name]}
     # Sessions leave the code out of the fingerprint, and so out of the sums.
-    assert {Path(name).name for name in changed} == {"fingerprint.json", "checksums.json"}
+    files = {"fingerprint.json", "checksums.json", "train.json"}
+    assert {Path(name).name for name in changed} == files
+
+
+def _without_run(metrics: dict) -> dict:
+    return {name: value for name, value in metrics.items() if name != "fingerprint"}
 
 
 def _log(folder: Path) -> str:

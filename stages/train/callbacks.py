@@ -8,7 +8,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
 from stages.train.interruption import Interruption
-from stages.train.saving import restore_partial_loss
+from stages.train.saving import restore_learning_rate, restore_partial_loss
 from stages.train.trainer import forget_lost_best
 
 
@@ -21,8 +21,10 @@ class Resume(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         self._trainer.meter.start()
         if self._checkpoint:
+            state.eval_steps = args.eval_steps
             forget_lost_best(state, self._checkpoint.parent)
             restore_partial_loss(self._trainer, self._checkpoint)
+            restore_learning_rate(self._trainer)
             self._trainer.evaluate_pending(self._checkpoint)
         elif args.world_size > 1:
             # Trainer gives every process the same seed, and so the same dropout.

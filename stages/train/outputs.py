@@ -13,6 +13,7 @@ from finetune.model.load import load_tokenizer, resolve
 from finetune.params import Params
 from finetune.records import write_json
 from stages.train.adapter import CONFIG, WEIGHTS, check_trained
+from stages.train.card import write_card
 from stages.train.steps import Plan
 from stages.train.store import Store
 
@@ -30,9 +31,11 @@ def write_checkpoints(store: Store, state: TrainerState, folder: Path) -> None:
 
 
 def write_adapter_folder(
-    checkpoint: Path, params: Params, base: Path, metrics: dict[str, Any], folder: Path
+    checkpoint: Path, params: Params, base: Path, run: dict[str, Any], folder: Path
 ) -> None:
     """Write the adapter of `checkpoint`, its tokenizer, settings, card and sums; all or nothing.
+
+    `run` holds metrics/train.json as `metrics`, and `continued` of the fingerprint, or None.
 
     Raises ValueError where a lora_B was never trained.
     """
@@ -45,8 +48,8 @@ def write_adapter_folder(
     load_tokenizer(base).save_pretrained(partial)
     manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
     write_json(partial / "settings.json", describe_settings(params, manifest))
-    (partial / "README.md").write_text(_card(params, manifest, metrics), encoding="utf-8")
-    seal(partial, folder, step=metrics["best_step"])
+    (partial / "README.md").write_text(write_card(params, manifest, run), encoding="utf-8")
+    seal(partial, folder, step=run["metrics"]["best_step"])
 
 
 def describe_settings(params: Params, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -89,37 +92,3 @@ def sample_loss(state: TrainerState) -> float:
         for entry in state.log_history
         if "eval_loss" in entry and entry["step"] == state.best_global_step
     )
-
-
-def _card(params: Params, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """A model card that is a function of the run: no date, no path."""
-    model, lora, train = manifest["model"], params.lora, params.train
-    targets = lora.target_modules
-    targets = targets if isinstance(targets, str) else ", ".join(targets)
-    base = f"base_model: {model['name']}\n" if model["source"] == "hub" else ""
-    per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    return f"""---
-{base}library_name: peft
-license: {model["license"].lower()}
-pipeline_tag: text-generation
-tags: [qlora]
----
-
-# {params.name}
-
-A LoRA adapter for {model["name"]} ({model["source"]}, {model["revision"] or "no revision"}),
-trained on the base model in 4 bits ({params.quantization.type}).
-
-| | |
-|---|---|
-| LoRA | rank {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, on {targets} |
-| steps | {metrics["steps"]}, of which the best by evaluation loss is {metrics["best_step"]} |
-| examples in a step | {per_step} for each process |
-| learning rate | {train.learning_rate:g}, {train.lr_scheduler_type} |
-| optimizer | {train.optim} |
-| passes over the data | {metrics["epochs"]} ({metrics["tokens"]:,} tokens) |
-| evaluation loss | {metrics["eval_loss_first"]} before, {metrics["eval_loss"]} after |
-
-`settings.json` holds the base model's files, the quantisation and the prompt that it was trained
-with; `checksums.json` the sha256 of every file here.
-"""
