@@ -26,7 +26,7 @@ from finetune.model.load import load_tokenizer, quantization_config, resolve
 from finetune.model.weights import locate
 from finetune.params import Params, load
 from finetune.text.tokens import TokenRows
-from stages.train.fitting import plan_memory
+from stages.train.fast.fitting import plan_memory
 from stages.train.settings import quieten, training_arguments
 from stages.train.steps import Plan, make_plan
 
@@ -111,9 +111,9 @@ def _own(params: Params, arguments: argparse.Namespace, rows: TokenRows, plan: P
     with tempfile.TemporaryDirectory() as out:
         options = training_arguments(params, params.compute, plan, Path(out))
         options.eval_strategy = options.save_strategy = "no"
-        params, budget = plan_memory(params, arguments.base, plan, options.device)
+        memory = plan_memory(params, arguments.base, plan, options.device)
         run = Run("own", "law", plan.share)
-        trainer = make_trainer(run, params, arguments.base, rows, plan, options, budget)
+        trainer = make_trainer(run, params, arguments.base, rows, plan, options, memory)
         trainer.model.save_pretrained(arguments.adapter)
         trainer.train()
     return trainer.state.log_history

@@ -249,6 +249,12 @@ class Train:
     report_to: list[Literal["tensorboard", "wandb"]]
     keep_unfinished: Count
     resume_accept: list[Text]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    lr_scheduler_kwargs: dict[str, Any]
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)]
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)]
+    adam_epsilon: Annotated[float, Field(gt=0, lt=1)]
+    metric_for_best_model: Annotated[str, StringConstraints(pattern=r"^eval_loss(_[\w-]+)?$")]
 
 
 @section
@@ -464,6 +470,8 @@ def _steps(params: Params) -> list[str]:
         )
     if train.resume_from and train.init_adapter:
         found.append("train.resume_from and train.init_adapter: set at most one")
+    if train.warmup_steps and train.warmup_ratio:
+        found.append("train.warmup_steps and train.warmup_ratio: leave at least one at 0")
     if train.resume_accept and not train.resume_from:
         found.append("train.resume_accept is of a checkpoint: name it in train.resume_from")
     return found

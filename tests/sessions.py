@@ -141,13 +141,13 @@ def _session(folder: Path, at: str, environment: dict[str, str]) -> None:
 def arm(name: str, point: str, count: str) -> None:
     """Send this process the signal `name` in the count-th call of a function."""
     from finetune import checkpoints
-    from stages.train import evaluation, saving, trainer
+    from stages.train import evaluation, saving, training
 
     where = {
         "write_adapter": saving,
         "_save_optimizer": saving,
         "write_json": checkpoints,
-        "token_nll": trainer,
+        "token_nll": training,
         "collate_flat": evaluation,
     }
     function, calls = getattr(where[point], point), [0]

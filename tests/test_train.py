@@ -497,7 +497,7 @@ def _check(**changes: object) -> None:
     [
         ({"optim": "adam"}, "train.optim is adam: transformers has .*paged_adamw_8bit"),
         ({"optim": "galore_adamw"}, "train.optim is galore_adamw, which cannot be used here"),
-        ({"lr_scheduler_type": "warmup_stable_decay"}, "warmup_stable_decay, which needs more: "),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "warmup_stable_decay, which needs other"),
         ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type is cosin: transformers has .*cosine"),
         (
             {"max_steps": None, "num_train_epochs": 2.0, "warmup_steps": 5},

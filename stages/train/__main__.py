@@ -5,6 +5,7 @@ continue or evaluate, curves, metrics. Interrupted, it exits non-zero and contin
 """
 
 import argparse
+import json
 import logging
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ from finetune.records import write_json
 from finetune.text.tokens import TokenRows
 from stages.cost import keep_cost
 from stages.train.adapter import count_parameters
-from stages.train.callbacks import is_exhausted
+from stages.train.callbacks import forget_lost_best, is_exhausted
 from stages.train.checks import check
 from stages.train.cost import Meter, describe_cost, read_cost
 from stages.train.curves import write_curves
@@ -29,8 +30,7 @@ from stages.train.outputs import sample_loss, summarize, write_adapter_folder, w
 from stages.train.settings import is_main, processes, quieten, training_arguments
 from stages.train.steps import Plan, make_plan
 from stages.train.store import Store
-from stages.train.trainer import forget_lost_best, is_evaluated
-from stages.train.training import train
+from stages.train.training import MEMORY, is_evaluated, train
 from stages.train.verify import verify
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ def is_finished(state: TrainerState | None, params: Params) -> bool:
     if state is None or not is_evaluated(state):
         return False
     patience = params.train.early_stopping_patience
-    return state.global_step >= state.max_steps or is_exhausted(state, patience)
+    metric = params.train.metric_for_best_model
+    return state.global_step >= state.max_steps or is_exhausted(state, metric, patience)
 
 
 def write_outputs(
@@ -123,13 +124,17 @@ def write_outputs(
     """Write adapter, checkpoints, curves and metrics; the adapter only if it loads as trained."""
     best = store.folder / f"step-{state.best_global_step}"
     metrics = summarize(state, plan, count_parameters(best)) | {"fingerprint": store.folder.name}
-    if state.best_metric >= metrics["eval_loss_first"]:
+    if metrics["eval_loss"] >= metrics["eval_loss_first"]:
         log.warning("warning: no checkpoint is better on the validation rows than no training")
     write_curves(paths.curves, state.log_history)
     write_checkpoints(store, state, paths.checkpoints)
-    facts_of_run = {"metrics": metrics, "continued": store.facts.get("continued")}
+    facts_of_run = {
+        "metrics": metrics,
+        "continued": store.facts.get("continued"),
+        "memory": json.loads((store.folder / MEMORY).read_text(encoding="utf-8")),
+    }
     write_adapter_folder(best, params, paths.base, facts_of_run, paths.adapter)
-    verify(paths.base, paths.prepared, paths.adapter, sample_loss(state), plan.budget)
+    verify(paths.base, paths.prepared, paths.adapter, *sample_loss(state))
     write_json(paths.metrics, metrics)
 
 

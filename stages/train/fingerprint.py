@@ -27,12 +27,9 @@ CODE = (
     "stages/train/callbacks.py",
     "stages/train/evaluation.py",
     "stages/train/fast",
-    "stages/train/passes.py",
     "stages/train/saving.py",
     "stages/train/settings.py",
-    "stages/train/speed.py",
     "stages/train/steps.py",
-    "stages/train/trainer.py",
     "stages/train/training.py",
 )
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")

@@ -35,7 +35,8 @@ def write_adapter_folder(
 ) -> None:
     """Write the adapter of `checkpoint`, its tokenizer, settings, card and sums; all or nothing.
 
-    `run` holds metrics/train.json as `metrics`, and `continued` of the fingerprint, or None.
+    `run` holds metrics/train.json as `metrics`, `continued` of the fingerprint, or None, and as
+    `memory` how the run was held in memory.
 
     Raises ValueError where a lora_B was never trained.
     """
@@ -47,7 +48,9 @@ def write_adapter_folder(
         shutil.copyfile(checkpoint / name, partial / name)
     load_tokenizer(base).save_pretrained(partial)
     manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
-    write_json(partial / "settings.json", describe_settings(params, manifest))
+    write_json(
+        partial / "settings.json", describe_settings(params, manifest) | {"memory": run["memory"]}
+    )
     (partial / "README.md").write_text(write_card(params, manifest, run), encoding="utf-8")
     seal(partial, folder, step=run["metrics"]["best_step"])
 
@@ -74,7 +77,7 @@ def summarize(state: TrainerState, plan: Plan, trainable: int) -> dict[str, Any]
     seen = plan.seen(state.global_step)
     return {
         "train_loss": round(sum(last) / len(last), 4) if last else None,
-        "eval_loss": round(state.best_metric, 4),
+        "eval_loss": round(_best_entry(state)["eval_loss"], 4),
         "eval_loss_first": round(evaluated[0], 4),
         "eval_loss_last": round(evaluated[-1], 4),
         "best_step": state.best_global_step,
@@ -85,10 +88,16 @@ def summarize(state: TrainerState, plan: Plan, trainable: int) -> dict[str, Any]
     }
 
 
-def sample_loss(state: TrainerState) -> float:
-    """The loss on the first validation micro-batches at the best step."""
+def sample_loss(state: TrainerState) -> tuple[float, int]:
+    """The loss on the first validation micro-batch at the best step, and that batch's budget."""
+    entry = _best_entry(state)
+    return entry["eval_sample_loss"], entry["eval_sample_tokens"]
+
+
+def _best_entry(state: TrainerState) -> dict[str, Any]:
+    """What was logged at the evaluation of the best step."""
     return next(
-        entry["eval_sample_loss"]
+        entry
         for entry in state.log_history
         if "eval_loss" in entry and entry["step"] == state.best_global_step
     )

@@ -41,8 +41,8 @@ def _write_checkpoint(trainer: Trainer, store: Store, base: dict) -> None:
         store.begin(step)
     _wait()
     _save_optimizer(trainer, folder)
-    _save(random_states(trainer), folder / _of_process(trainer, "rng_state", ".pth"))
-    partial = {"loss": trainer._tr_loss.item(), "logged": trainer._globalstep_last_logged}
+    _write_state(random_states(trainer), folder / _of_process(trainer, "rng_state", ".pth"))
+    partial = {"loss": trainer.loss_sum.item(), "logged": trainer.logged_step}
     write_json(folder / _partial_loss(trainer), partial)
     _wait()
     if main:
@@ -55,15 +55,15 @@ def _write_checkpoint(trainer: Trainer, store: Store, base: dict) -> None:
 
 
 def restore_partial_loss(trainer: Trainer, folder: Path) -> None:
-    """Take up the sum of the losses since the last logged step, which Trainer forgets."""
+    """Take up the sum of the losses since the last logged step."""
     files, own = sorted(folder.glob("partial_loss*.json")), folder / _partial_loss(trainer)
     # Of another number of processes: the mean over them is what is logged.
     if len(files) == trainer.args.world_size and own in files:
         files = [own]
     parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     loss = sum(part["loss"] for part in parts) / len(parts)
-    trainer._tr_loss = torch.tensor(loss, device=trainer.args.device)
-    trainer._globalstep_last_logged = parts[0]["logged"]
+    trainer.loss_sum = torch.tensor(loss, device=trainer.args.device)
+    trainer.logged_step = parts[0]["logged"]
 
 
 def restore_learning_rate(trainer: Trainer) -> None:
@@ -91,9 +91,9 @@ def _save_optimizer(trainer: Trainer, folder: Path) -> None:
         plugin = accelerator.state.fsdp_plugin
         save_fsdp_optimizer(plugin, accelerator, trainer.optimizer, trainer.model, str(folder))
     elif main:
-        _save(trainer.optimizer.state_dict(), folder / OPTIMIZER_NAME)
+        _write_state(trainer.optimizer.state_dict(), folder / OPTIMIZER_NAME)
     if main:
-        _save(trainer.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+        _write_state(trainer.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
 
 
 def random_states(trainer: Trainer) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def random_states(trainer: Trainer) -> dict[str, Any]:
     return states
 
 
-def _save(value: Any, path: Path) -> None:
+def _write_state(value: Any, path: Path) -> None:
     """torch.save to an open file.
 
     Given a path, it names the archive inside after the file, and only where the path is ASCII: the

@@ -17,25 +17,20 @@ from torch import nn
 from torch.nn.functional import linear
 
 from finetune.flat.heads import short_pass
-from stages.train.fast import joint
 
 
-def install(model: PeftModel, join: bool = False) -> None:
+def install(model: PeftModel) -> None:
     """Let every LoRA layer of `model` take its products from here; but for rounding, the same ones.
 
-    A layer that reads a tensor of its own, or drops some of it, stands alone. With `join`, the
-    adapter's part is made together with the base's where it can be (`finetune.joint`).
+    A layer that reads a tensor of its own, or drops some of it, stands alone.
     """
     adapter = model.active_adapter
     for layers in readers(model):
         drops = not isinstance(layers[0].lora_dropout[adapter], nn.Identity)
-        if join and not drops and joint.joinable(layers):
-            joint.join(layers, adapter)
-            continue
         for group in [[layer] for layer in layers] if drops else [layers]:
-            shared = Product(group, adapter)
+            product = SharedProduct(group, adapter)
             for number, layer in enumerate(group):
-                layer.lora_variant[adapter] = Part(shared, number)
+                layer.lora_variant[adapter] = FromSharedProduct(product, number)
                 # Autocast does it; a cast here would make another tensor for each layer.
                 layer.cast_input_dtype_enabled = False
 
@@ -59,12 +54,22 @@ def readers(model: PeftModel) -> list[list[LoraLayer]]:
     return list(read.values())
 
 
-class Product(joint.Shared):
+class SharedProduct:
     """One tensor [..., size], multiplied by the A matrices of all `layers` at once: [..., r]."""
 
     def __init__(self, layers: Sequence[LoraLayer], adapter: str) -> None:
-        super().__init__(len(layers))
         self._down = [layer.lora_A[adapter] for layer in layers]
+        self._input: torch.Tensor | None = None
+        self._results: Sequence[torch.Tensor] = ()
+
+    def result(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
+        """The product of one layer's A and `tensor`. They ask in order; the first computes all."""
+        if tensor is not self._input:
+            self._input, self._results = tensor, self._multiply(tensor)
+        result = self._results[number]
+        if number == len(self._down) - 1:
+            self._input, self._results = None, ()  # or they would live as long as the model
+        return result
 
     def _multiply(self, tensor: torch.Tensor) -> Sequence[torch.Tensor]:
         weights = [layer.weight for layer in self._down]
@@ -74,10 +79,10 @@ class Product(joint.Shared):
         return linear(tensor, whole).split([len(weight) for weight in weights], dim=-1)
 
 
-class Part(LoraVariant):
+class FromSharedProduct(LoraVariant):
     """What peft calls in place of its own products of a layer."""
 
-    def __init__(self, product: Product, number: int) -> None:
+    def __init__(self, product: SharedProduct, number: int) -> None:
         self._product, self._number = product, number
 
     def forward(
