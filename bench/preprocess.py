@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 from ruamel.yaml import YAML
 
-from finetune.records import Raw, RawWriter
+from finetune.records import Row, RowWriter
 
 CHARACTERS = 2_000  # of a document
 PLAIN = """
@@ -102,9 +102,9 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 def _write(root: Path, documents: list[str]) -> None:
     """The source as fetched, and a params.yaml that makes the most of preprocess."""
-    with RawWriter(root / "data/raw/text") as writer:
+    with RowWriter(root / "data/raw/text") as writer:
         for number, text in enumerate(documents):
-            writer.write(Raw({"text": text}, "", f"text:{number}", "", "", ""))
+            writer.write(Row({"text": text}, "", f"text:{number}", "", "", ""))
         writer.write_manifest({"rows": len(documents)})
     yaml = YAML()
     values = yaml.load(Path("params.yaml"))

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.flat.attention import settle
+from finetune.text.templates import stop_ids
 
 PAD = 0  # any token: what is padded is masked by position
 
@@ -144,12 +145,13 @@ class Batch:
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The end tokens: the tokenizer's, and those of the model's generation settings; sorted.
+    """The end tokens: the tokenizer's, its chat template's, and those of the model's generation
+    settings; sorted.
 
     Chat models have several, for example one for the end of a turn.
     """
     stops = model.generation_config.eos_token_id
-    stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
+    stops = set(stops if isinstance(stops, list) else [stops]) | set(stop_ids(tokenizer))
     return sorted(stops - {None})
 
 

@@ -153,11 +153,13 @@ class Document:
 
 @section
 class Prompt:
-    """The words around a question. Base and tuned model get the same."""
+    """How the words around a question are written; the words are those of its source.
+
+    `template_kwargs` are handed to the chat template, such as `enable_thinking: false`.
+    """
 
     template: Literal["chat", "plain"]
-    system: str | None
-    instruction: str
+    template_kwargs: dict[str, Any]
 
 
 @section

@@ -16,7 +16,7 @@ ROWS_PER_GROUP, CHARACTERS_PER_GROUP = 1_000, 1_000_000
 
 
 @dataclass(frozen=True)
-class Raw:
+class Row:
     """One fetched row.
 
     `split` is the source's own ("" where it has none); `origin` is `path:line`,
@@ -34,10 +34,10 @@ class Raw:
     last_modified: str = ""
 
 
-_SCHEMA = pa.schema([(name, pa.string()) for name in Raw.__dataclass_fields__])
+_SCHEMA = pa.schema([(name, pa.string()) for name in Row.__dataclass_fields__])
 
 
-class RawWriter:
+class RowWriter:
     """Writes `rows-00000.parquet`, ... into a folder that appears only when all is written."""
 
     def __init__(self, folder: Path, rows_per_shard: int = 50_000) -> None:
@@ -49,15 +49,17 @@ class RawWriter:
         self._shards = self._in_shard = 0
         self.count = 0
 
-    def __enter__(self) -> "RawWriter":
+    def __enter__(self) -> "RowWriter":
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         return self
 
-    def write(self, raw: Raw) -> None:
+    def write(self, fetched: Row) -> None:
         """Add one row. Rows keep the order in which they are written."""
-        row = json.dumps(raw.row, ensure_ascii=False)
-        self._rows.append({**vars(raw), "row": row})  # asdict would copy the row, deeply and slowly
+        row = json.dumps(fetched.row, ensure_ascii=False)
+        self._rows.append(
+            {**vars(fetched), "row": row}
+        )  # asdict would copy the row, deeply and slowly
         self._characters += len(row)
         self.count += 1
         full = len(self._rows) >= min(ROWS_PER_GROUP, self._rows_per_shard - self._in_shard)
@@ -93,13 +95,13 @@ class RawWriter:
             self._file, self._in_shard = None, 0
 
 
-def read_raw(folder: Path) -> Iterator[Raw]:
+def read_rows(folder: Path) -> Iterator[Row]:
     """Every row of a fetched source, in order, a small group in memory at a time."""
-    for path, group in raw_groups(folder):
+    for path, group in row_groups(folder):
         yield from read_group(path, group)
 
 
-def raw_groups(folder: Path) -> list[tuple[Path, int]]:
+def row_groups(folder: Path) -> list[tuple[Path, int]]:
     """The row groups of a fetched source, in order, as (file, number in the file)."""
     shards = sorted(folder.glob("rows-*.parquet"))
     if not shards:
@@ -109,11 +111,11 @@ def raw_groups(folder: Path) -> list[tuple[Path, int]]:
     ]
 
 
-def read_group(path: Path, group: int) -> list[Raw]:
+def read_group(path: Path, group: int) -> list[Row]:
     """The rows of one row group."""
     with pq.ParquetFile(path) as file:
         table = file.read_row_group(group, use_threads=False)
-    return [Raw(**{**row, "row": json.loads(row["row"])}) for row in table.to_pylist()]
+    return [Row(**{**row, "row": json.loads(row["row"])}) for row in table.to_pylist()]
 
 
 def write_json(path: Path, value: Any) -> None:

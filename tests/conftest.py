@@ -118,6 +118,9 @@ def tiny_prepared(tiny_base, tmp_path_factory) -> Path:
                 spans = [len(prompt), len(prompt) + len(answer)]
                 writer.write(f"{number:016x}", "law", prompt + answer, spans)
     _write_texts(prepared / "test", range(48, 56))
+    words = {"template": "chat", "system": None, "instruction": "", "template_kwargs": {}}
+    asked = {"mode": "completion", "max_length": 256, "words": {"law": words}}
+    (prepared / "train/prompt.json").write_text(json.dumps(asked), encoding="utf-8")
     return prepared
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from finetune.errors import run
-from finetune.records import Raw, read_raw
+from finetune.records import Row, read_rows
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -65,9 +65,9 @@ def fetch(
     return process.exitcode, (folder / "output").read_text(encoding="utf-8")
 
 
-def rows(folder: Path) -> list[Raw]:
+def rows(folder: Path) -> list[Row]:
     """What was fetched."""
-    return list(read_raw(folder / "data/raw/it"))
+    return list(read_rows(folder / "data/raw/it"))
 
 
 def manifest(folder: Path) -> dict[str, Any]:

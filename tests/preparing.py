@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.records import Raw, RawWriter
-from finetune.text.tokens import Row, TokenRows
+from finetune.records import Row, RowWriter
+from finetune.text.tokens import Example, TokenRows
 
 LICENSE = {"license": "CC0-1.0", "evidence": "the test"}
 
@@ -22,7 +22,7 @@ class Prepared:
     rejects: list[dict[str, str]]
     base: Path
 
-    def rows(self, split: str) -> list[Row]:
+    def rows(self, split: str) -> list[Example]:
         """The examples of a split."""
         rows = TokenRows(self.folder / "data/prepared" / split)
         return [rows[n] for n in range(len(rows))]
@@ -52,10 +52,10 @@ class Prepared:
 
 def write_source(root: Path, name: str, rows: Iterable[Any], split: str = "") -> None:
     """Write rows as a fetched source; a row may be a pair of its split and its columns."""
-    with RawWriter(root / "data/raw" / name) as writer:
+    with RowWriter(root / "data/raw" / name) as writer:
         for number, row in enumerate(rows):
             own, columns = row if isinstance(row, tuple) else (split, row)
-            writer.write(Raw(columns, own, f"{name}:{number}", f"{number:064x}", **LICENSE))
+            writer.write(Row(columns, own, f"{name}:{number}", f"{number:064x}", **LICENSE))
         writer.write_manifest({"source": name, "rows": writer.count})
 
 

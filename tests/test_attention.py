@@ -16,7 +16,7 @@ from transformers.utils import import_utils
 from finetune.flat import attention
 from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
 from finetune.flat.losses import token_nll
-from finetune.text.tokens import Row
+from finetune.text.tokens import Example
 from tests.conftest import SIZES
 
 LENGTHS = (9, 1, 17, 30, 4)
@@ -28,13 +28,15 @@ def _model(config, implementation=attention.NAME):
     return AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
 
 
-def _rows(lengths=LENGTHS) -> list[Row]:
+def _rows(lengths=LENGTHS) -> list[Example]:
     torch.manual_seed(1)
     rows = []
     for number, length in enumerate(lengths):
         ids = torch.randint(1, 50, (length,), dtype=torch.int32).numpy()
         spans = [] if length == 1 else [length // 2, length]
-        rows.append(Row(str(number), "law", ids, torch.tensor(spans, dtype=torch.int32).numpy()))
+        rows.append(
+            Example(str(number), "law", ids, torch.tensor(spans, dtype=torch.int32).numpy())
+        )
     return rows
 
 
@@ -82,7 +84,7 @@ def test_stacked_rows_give_the_same_losses_and_gradients(model, monkeypatch, rec
 def test_an_example_does_not_see_its_neighbours(model):
     rows = _rows()
     before = token_nll(model, collate_flat(rows))
-    rows[2] = Row("2", "law", rows[2].input_ids[::-1].copy(), rows[2].spans)
+    rows[2] = Example("2", "law", rows[2].input_ids[::-1].copy(), rows[2].spans)
     batch = collate_flat(rows)
     after = token_nll(model, batch)
     others = batch.owners != 2

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune.flat.batches import collate, collate_flat, collate_padded, count_groups, cut, fill
-from finetune.text.tokens import Row, TokenRows, TokenWriter
+from finetune.text.tokens import Example, TokenRows, TokenWriter
 from stages.train.steps import Plan, Steps
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 ROWS = [
-    Row("a", "law", np.array([5, 6, 7, 8], np.int32), np.array([2, 4], np.int32)),
-    Row("b", "law", np.array([9, 10], np.int32), np.array([1, 2], np.int32)),
-    Row("c", "law", np.arange(20, 27, dtype=np.int32), np.array([1, 3, 5, 7], np.int32)),
+    Example("a", "law", np.array([5, 6, 7, 8], np.int32), np.array([2, 4], np.int32)),
+    Example("b", "law", np.array([9, 10], np.int32), np.array([1, 2], np.int32)),
+    Example("c", "law", np.arange(20, 27, dtype=np.int32), np.array([1, 3, 5, 7], np.int32)),
 ]
 
 
@@ -57,7 +57,7 @@ def test_a_padded_batch_predicts_the_same_tokens_from_the_same_places():
 
 
 def test_the_mask_goes_by_position_where_an_example_holds_the_pad_token():
-    row = Row("a", "law", np.array([0, 3, 0], np.int32), np.array([1, 3], np.int32))
+    row = Example("a", "law", np.array([0, 3, 0], np.int32), np.array([1, 3], np.int32))
     assert collate_padded([row, ROWS[2]]).inputs["attention_mask"][0].tolist() == [1] * 3 + [0] * 4
 
 
@@ -74,7 +74,7 @@ def test_the_mask_goes_by_position_where_an_example_holds_the_pad_token():
 )
 def test_long_rows_of_one_length_are_stacked(lengths, padded, kind):
     rows = [
-        Row("a", "law", np.arange(1, length + 1, dtype=np.int32), np.array([1, 2], np.int32))
+        Example("a", "law", np.arange(1, length + 1, dtype=np.int32), np.array([1, 2], np.int32))
         for length in lengths
     ]
     batch = collate(rows, padded)

@@ -12,7 +12,7 @@ from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
 from finetune.flat.losses import token_nll
 from finetune.model.load import add_lora
 from finetune.params import Lora
-from finetune.text.tokens import Row
+from finetune.text.tokens import Example
 from stages.train.fast import low_rank
 from stages.train.fast.graphs import Graphs, NotCapturable, fill_up
 from tests import sessions
@@ -39,11 +39,11 @@ LORA = Lora(r=8, alpha=16, dropout=0.0, target_modules="all-linear", bias="none"
 EXACT, WORSE = 1e-4, 1.3
 
 
-def _rows(lengths=LENGTHS) -> list[Row]:
+def _rows(lengths=LENGTHS) -> list[Example]:
     torch.manual_seed(1)
     ids = [torch.randint(1, 500, (length,), dtype=torch.int32).numpy() for length in lengths]
     spans = [torch.tensor([len(each) // 2, len(each)], dtype=torch.int32).numpy() for each in ids]
-    return [Row(str(at), "law", *pair) for at, pair in enumerate(zip(ids, spans, strict=True))]
+    return [Example(str(at), "law", *pair) for at, pair in enumerate(zip(ids, spans, strict=True))]
 
 
 def _alone(rows) -> list:

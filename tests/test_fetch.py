@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetune.params import Files
-from finetune.records import read_raw
+from finetune.records import read_rows
 from stages.fetch import captures, files, json_rows, readers, streams
 from tests.fetching import assert_one_clear_error, fetch, manifest, rows
 
@@ -445,5 +445,5 @@ def test_a_raw_folder_is_read_back_in_order_whatever_its_size(tmp_path):
     lines = "".join(json.dumps({"text": f"{i}"}) + "\n" for i in range(2_500))
     (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
     assert fetch(tmp_path, "files", source("a.jsonl"))[0] == 0
-    found = [raw.row["text"] for raw in read_raw(Path(tmp_path / "data/raw/it"))]
+    found = [raw.row["text"] for raw in read_rows(Path(tmp_path / "data/raw/it"))]
     assert found == [str(i) for i in range(2_500)]

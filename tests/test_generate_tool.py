@@ -14,7 +14,7 @@ from finetune.checkpoints import seal
 from finetune.generation import answer_prompts
 from finetune.model.load import add_lora, load_base, load_tokenizer
 from finetune.params import load
-from finetune.text.prompts import render_prompts
+from finetune.text.prompts import make_words, render_prompts
 from tools.generate import load_assistant, main, read_questions, render
 
 LIMITS = ("--device", "cpu", "--max-new-tokens", "6")
@@ -39,7 +39,7 @@ def adapter(workspace) -> Path:
         "quantization": asdict(params.quantization),
         "compute_dtype": "float32",
         "mode": "completion",
-        "prompt": asdict(params.prompt),
+        "words": {"law": asdict(make_words(params.prompt, params.documents["law"]))},
         "max_length": 200,
     }
     (partial / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -63,7 +63,9 @@ def test_the_answer_is_the_evaluations_and_needs_only_the_adapters_folder(
     write_params(workspace)
     params, tokenizer = load(), load_tokenizer(tiny_base)
     model = load_assistant(adapter, "cpu").model
-    [prompt] = render_prompts(tokenizer, params.prompt, [QUESTION], [200])
+    [prompt] = render_prompts(
+        tokenizer, make_words(params.prompt, params.documents["law"]), [QUESTION], [200]
+    )
     settings = {"max_new_tokens": 6, "batch_tokens": 100, "progress": False}
     [answer] = answer_prompts(model, tokenizer, [prompt.ids], **settings)
     assert printed == answer.text + "\n"

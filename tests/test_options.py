@@ -71,8 +71,8 @@ def test_the_optimizer_takes_its_options(run, changes):
     assert losses(other)[3:] != losses(plain)[3:]
 
 
-def write_sources(folder: Path, tokenizer) -> None:
-    """Two sources, the second of other answers."""
+def write_sources(folder: Path, tokenizer, asked: str) -> None:
+    """Two sources, the second of other answers; `asked` is the text of prompt.json."""
     for split, start in (("train", 0), ("validation", 40)):
         with TokenWriter(folder / split) as writer:
             for number in range(start, start + (40 if split == "train" else 10)):
@@ -84,6 +84,7 @@ def write_sources(folder: Path, tokenizer) -> None:
                 ]
                 spans = [len(ids[0]), len(ids[0]) + len(ids[1])]
                 writer.write(f"{number:016x}", source, ids[0] + ids[1], spans)
+    (folder / "train/prompt.json").write_text(asked, encoding="utf-8")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -95,8 +96,9 @@ def test_the_loss_of_each_source_is_logged_drawn_and_can_choose_the_best(
     best = {"train__metric_for_best_model": "eval_loss_food"}
     share = {"train__per_device_train_batch_size": 4 // processes}
     furnish(tmp_path, **EACH_STEP, **best, **share)
+    asked = (tmp_path / "data/prepared/train/prompt.json").read_text(encoding="utf-8")
     (tmp_path / "data/prepared").unlink()
-    write_sources(tmp_path / "data/prepared", load_tokenizer(tiny_base))
+    write_sources(tmp_path / "data/prepared", load_tokenizer(tiny_base), asked)
     if processes == 1:
         assert sessions.train(tmp_path)[0] == 0
     else:

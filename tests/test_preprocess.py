@@ -15,11 +15,12 @@ from stages.preprocess.audit import audit
 from stages.preprocess.clean import normalise
 from stages.preprocess.documents import Rejected, build_document, parse_documents, parse_template
 from stages.preprocess.personal import luhn, treat
-from stages.preprocess.pieces import cut_text
+from stages.preprocess.pieces import Piece, cut_text
 from stages.preprocess.splits import TEST, TRAIN, VALIDATION, choose_split, question_hash, words
-from stages.preprocess.tokenise import Example
 from tests.conftest import WORDS, question
 from tests.preparing import declare, run_stage, write_source
+
+ASKED = {"system": "You write titles.", "instruction": "Write a title for this legal question."}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def prepare(tmp_path, monkeypatch, tiny_base, write_params):
         for name, rows in sources.items():
             write_source(tmp_path, name, rows)
         columns = {
-            "completion": {"prompt": "{body}", "answer": "{title}"},
+            "completion": {"prompt": "{body}", "answer": "{title}", **ASKED},
             "causal": {"text": "{text}"},
             "chat": {"messages": "{messages}"},
         }
@@ -77,12 +78,12 @@ def test_every_row_is_in_a_split_or_counted(prepare):
     dropped = Counter(each["reason"] for each in prepared.rejects)
     assert metrics["read"] == len(rows) == kept + sum(dropped.values())
     assert metrics["dropped"] == {"law": dict(dropped)}
-    assert dropped == {"duplicate": 5, "no_title": 1, "empty_prompt": 1}
+    assert dropped == {"duplicate": 5, "empty_answer": 1, "empty_prompt": 1}
 
 
 def test_a_row_without_a_title_is_counted(prepare):
     prepared = prepare({"law": [*questions(20), {"body": "May I keep the deposit?"}]})
-    assert prepared.reasons() == [("law:20", "no_title")]
+    assert prepared.reasons() == [("law:20", "empty_answer")]
 
 
 def test_a_column_that_no_row_has_is_an_error_that_names_those_there_are(prepare):
@@ -100,8 +101,8 @@ BAD_ROWS = [
     ({"body": "May I keep it?", "title": "\ufeff"}, "empty_text"),
     ({"body": {"text": "May I keep it?"}, "title": "Title"}, "body_is_no_text"),
     ({"body": ["May I", ["keep it?"]], "title": "Title"}, "body_is_no_text"),
-    ({"title": "Title"}, "no_body"),
-    ({}, "no_body"),
+    ({"title": "Title"}, "empty_prompt"),
+    ({}, "empty_prompt"),
     ({"body": "Why?", "title": "So"}, "too_short"),
     ({"body": "word " * 30_000, "title": "Title"}, "too_long"),
     ({"body": "Is </s> a word that ends all?", "title": "Title"}, "special_token"),
@@ -131,12 +132,10 @@ def test_numbers_and_lists_are_text_as_people_write_them(prepare):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{body", "expected '}'"),
-        ("}", "Single '}'"),
+        ("{body", "a '{' that is not closed"),
+        ("}", "a single '}'"),
         ("{}", "name a column between the braces"),
         ("no column", "name at least one column"),
-        ("{body!r}", "without ! or :"),
-        ("{body:>10}", "without ! or :"),
     ],
 )
 def test_a_malformed_template_is_named(template, message):
@@ -161,7 +160,7 @@ def test_two_processes_write_the_same_bytes_as_one(prepare, monkeypatch, mode):
         sources = {"law": [{"messages": talk(n)} for n in range(40)]}
     one = prepare(sources, mode, max_length=384).bytes()
     assert prepare(sources, mode, workers=2, max_length=384).bytes() == one
-    assert len(one) == 10
+    assert len(one) == 11
 
 
 def test_adding_documents_moves_no_other(prepare):
@@ -319,13 +318,13 @@ BAD_TALKS = [
     ([], "no_messages"),
     ("[{", "messages_are_no_json"),
     (["hello"], "malformed_message"),
-    ([{"role": "tool", "content": "x"}], "unknown_role"),
+    ([{"role": "tool", "content": "x"}], "no_assistant_turn"),
+    ([{"role": "narrator", "content": "x"}], "unknown_role"),
     ([{"role": 5, "content": "x"}], "unknown_role"),
     ([{"role": "user", "content": ""}], "empty_turn"),
     ([{"role": "user", "content": "Why?"}], "no_assistant_turn"),
-    ([{"role": "user", "content": "a"}, {"role": "user", "content": "b"},
-      {"role": "assistant", "content": "c"}], "turns_do_not_alternate"),
-    ([*talk(1), {"role": "user", "content": "And?"}], "turns_do_not_alternate"),
+    ([*talk(1), {"role": "assistant", "content": "And."}], "turns_do_not_alternate"),
+    ([{"role": "assistant", "content": "Hi!"}, *talk(1)], "no_question_first"),
 ]  # fmt: skip
 
 
@@ -454,14 +453,14 @@ def test_a_hundred_thousand_spaces_take_no_time():
 @pytest.mark.parametrize(
     ("example", "fault"),
     [
-        (Example([5, 6, 2], []), "no supervised token"),
-        (Example([5, 6, 2], [2, 2]), "no supervised token"),
-        (Example([5, 6, 7], [1, 3]), "no supervised EOS"),
-        (Example([5, 6, 2], [1, 2]), "no supervised EOS"),
-        (Example([1, 1, 6, 2], [2, 4]), "two BOS"),
-        (Example([5, 6, 2], [0, 3]), "not in order"),
-        (Example([5, 6, 2], [2, 4]), "not in order"),
-        (Example([5, 6, 2], [2, 3, 1, 3]), "not in order"),
+        (Piece([5, 6, 2], []), "no supervised token"),
+        (Piece([5, 6, 2], [2, 2]), "no supervised token"),
+        (Piece([5, 6, 7], [1, 3]), "no supervised end token"),
+        (Piece([5, 6, 2], [1, 2]), "no supervised end token"),
+        (Piece([1, 1, 6, 2], [2, 4]), "two BOS"),
+        (Piece([5, 6, 2], [0, 3]), "not in order"),
+        (Piece([5, 6, 2], [2, 4]), "not in order"),
+        (Piece([5, 6, 2], [2, 3, 1, 3]), "not in order"),
     ],
 )
 def test_the_audit_stops_at_an_example_that_would_teach_the_wrong_thing(tiny_base, example, fault):
@@ -529,7 +528,7 @@ def test_an_empty_source_is_an_error(prepare):
 
 
 def test_a_source_of_which_nothing_is_left_says_why(prepare):
-    with pytest.raises(ValueError, match=r"no training document of law is left .*no_title 3"):
+    with pytest.raises(ValueError, match=r"no training document of law is left .*empty_answer 3"):
         prepare({"law": [{"body": f"May I keep it? {n}"} for n in range(3)] + [{"title": "T"}]})
 
 

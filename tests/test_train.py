@@ -140,10 +140,16 @@ def test_a_folder_outside_ascii_gives_the_same_bytes(tmp_path, furnish, finished
 
 def test_a_locale_that_is_not_utf8_changes_nothing(tmp_path, furnish):
     words = {"template": "chat", "system": "Schreibe … für", "instruction": "Título: “ñ”"}
+    asked = {"mode": "completion", "max_length": 256, "words": {"law": words}}
     outs = []
     for name, locale in (("utf8", {}), ("ascii", {"PYTHONUTF8": "0", "LC_ALL": "C"})):
         steps = {"train__max_steps": 2, "train__save_steps": 2, "train__warmup_steps": 1}
-        folder = furnish(tmp_path / name, prompt=words, **steps)
+        folder = furnish(tmp_path / name, **steps)
+        prepared = (folder / "data/prepared").resolve()
+        (folder / "data/prepared").unlink()
+        shutil.copytree(prepared, folder / "data/prepared")
+        text = json.dumps(asked, ensure_ascii=False)
+        (folder / "data/prepared/train/prompt.json").write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "stages.train", *sessions.COMMAND]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONCOERCECLOCALE": "0"}
         done = subprocess.run(

@@ -22,8 +22,9 @@ from finetune.generation import Answer, answer_prompts
 from finetune.model.load import load_adapter, load_base, load_tokenizer
 from finetune.model.memory import fit_evaluation
 from finetune.model.weights import obtain_exactly
-from finetune.params import Compute, Prompt, Quantization
+from finetune.params import Compute, Quantization
 from finetune.text.prompts import bos_ids, encode, holds_special_token, render_prompts
+from finetune.text.templates import Words
 
 BATCH_TOKENS = 8192  # of prompts and answers in one batch, where there are several questions
 
@@ -48,7 +49,7 @@ def main() -> None:
         base_only=arguments.base_only,
         low_memory=arguments.low_memory,
     )
-    prompts = [render(assistant, question) for question in questions]
+    prompts = [render(assistant, question, arguments.source) for question in questions]
     for answer in answer_all(assistant, prompts, arguments.max_new_tokens):
         print(" ".join(answer.text.split()) if arguments.lines else answer.text)
         if not answer.ended:
@@ -60,6 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("question", nargs="?", help="without it standard input is read")
     parser.add_argument("--lines", action="store_true", help="standard input has a question a line")
     parser.add_argument("--adapter", type=Path, default=Path("models/adapter"))
+    parser.add_argument("--source", help="whose words to ask with, where sources differ in them")
     parser.add_argument("--base-only", action="store_true", help="leave the adapter out")
     parser.add_argument("--low-memory", action="store_true", help="keep weights in 4 bits")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -100,8 +102,21 @@ def load_assistant(
     return Assistant(model, load_tokenizer(adapter), settings)
 
 
-def render(assistant: Assistant, question: str) -> list[int]:
-    """A question's prompt in token ids, as preprocess renders it.
+def choose_words(settings: dict[str, Any], source: str | None) -> Words:
+    """The words that an adapter was trained with: those of a source, where sources differ.
+
+    Raises ValueError, with the sources, where one must be named or is not there.
+    """
+    known = settings["words"]
+    if source is None and len({json.dumps(each, sort_keys=True) for each in known.values()}) == 1:
+        source = next(iter(known))
+    if source not in known:
+        raise ValueError(f"--source is {source or 'missing'}: name one of {', '.join(known)}")
+    return Words(**known[source])
+
+
+def render(assistant: Assistant, question: str, source: str | None = None) -> list[int]:
+    """A question's prompt in token ids, as preprocess renders it with the words of `source`.
 
     The question is cut where the prompt would be longer than any in training. Raises ValueError
     where nothing of it is left, or where it spells a special token.
@@ -111,8 +126,8 @@ def render(assistant: Assistant, question: str) -> list[int]:
         raise ValueError("the question spells a special token of the model; write it otherwise")
     if settings["mode"] == "causal":
         return bos_ids(tokenizer) + encode(tokenizer, [question])[0]
-    prompt = Prompt(**settings["prompt"])
-    [rendered] = render_prompts(tokenizer, prompt, [question], [settings["max_length"]])
+    words = choose_words(settings, source)
+    [rendered] = render_prompts(tokenizer, words, [question], [settings["max_length"]])
     if rendered is None:
         raise ValueError(f"the prompt alone is above max_length {settings['max_length']}")
     if rendered.cut:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from finetune.flat.attention import causal_mask, no_mask
-from finetune.text.tokens import Row
+from finetune.text.tokens import Example
 
 # Tokens of an example. Attention is little of a shorter one, and one more kind of pass to compile.
 STACKED_FROM = 1024
@@ -60,7 +60,7 @@ def _to(value: torch.Tensor | int, device: torch.device) -> torch.Tensor | int:
     return value.to(device, non_blocking=True) if torch.is_tensor(value) else value
 
 
-def collate(rows: Sequence[Row], padded: bool) -> MicroBatch:
+def collate(rows: Sequence[Example], padded: bool) -> MicroBatch:
     """The examples as the model takes them: padded or flat; stacked where all are of one length.
 
     Windows of running text are mostly of one length, and kernels for that are faster.
@@ -72,7 +72,7 @@ def collate(rows: Sequence[Row], padded: bool) -> MicroBatch:
     return collate_stacked(rows) if stacked else collate_flat(rows)
 
 
-def collate_flat(rows: Sequence[Row]) -> MicroBatch:
+def collate_flat(rows: Sequence[Example]) -> MicroBatch:
     """The examples one behind the other, as one row."""
     lengths = np.array([len(row.input_ids) for row in rows])
     bounds = np.concatenate([[0], np.cumsum(lengths)])
@@ -102,13 +102,13 @@ def collate_flat(rows: Sequence[Row]) -> MicroBatch:
     )
 
 
-def collate_stacked(rows: Sequence[Row]) -> MicroBatch:
+def collate_stacked(rows: Sequence[Example]) -> MicroBatch:
     """Examples of one length below each other: nothing is padded, and causal attention is all."""
     batch = collate_padded(rows)
     return replace(batch, inputs=batch.inputs | {"attention_mask": causal_mask()})
 
 
-def collate_padded(rows: Sequence[Row]) -> MicroBatch:
+def collate_padded(rows: Sequence[Example]) -> MicroBatch:
     """The examples below each other, padded on the right; the mask goes by position."""
     lengths = [len(row.input_ids) for row in rows]
     ids = np.zeros((len(rows), max(lengths)), dtype=np.int64)
@@ -134,7 +134,7 @@ def _row(parts: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64))[None]
 
 
-def _targets(rows: Sequence[Row], supervised: list[np.ndarray]) -> torch.Tensor:
+def _targets(rows: Sequence[Example], supervised: list[np.ndarray]) -> torch.Tensor:
     return _row([row.input_ids[at] for row, at in zip(rows, supervised, strict=True)])[0]
 
 

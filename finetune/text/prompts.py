@@ -2,6 +2,9 @@
 
 Every function takes a fast tokenizer of transformers and adds special tokens through templates
 only (`add_special_tokens=False` everywhere), so that a BOS is never doubled.
+
+An answer is supervised up to and with its end token (`templates.end_tokens`). What follows that in
+the template, such as a line end, is not: generation stops at the end token.
 """
 
 import json
@@ -11,12 +14,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from finetune.params import Prompt
+from finetune.params import Document, Prompt
+from finetune.text.templates import (
+    Message,
+    Offsets,
+    Words,
+    apply_template,
+    encode_at,
+    end_tokens,
+    special_ids,
+    takes_system,
+    takes_tools,
+)
 
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # all that they are is in their files
-
-Message = dict[str, str]
-Offsets = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,23 @@ class Rendered:
     ids: list[int]
     question: str
     cut: bool
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation: its token ids, the flat [start, end) spans of the answers to learn, and
+    whether turns were left out at its end."""
+
+    ids: list[int]
+    spans: list[int]
+    cut: bool
+
+
+def make_words(prompt: Prompt, document: Document) -> Words:
+    """The words of one source, by params."""
+    return Words(
+        prompt.template, document.system, document.instruction or "", dict(prompt.template_kwargs)
+    )
 
 
 def open_tokenizer(base: Path) -> Any:
@@ -46,104 +74,115 @@ def open_tokenizer(base: Path) -> Any:
 
 
 def _load_tokenizer(base: Path) -> Any:
-    name = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8")).get(
-        "tokenizer_class"
-    )
-    if name in _GENERIC:
+    settings = json.loads((base / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") in _GENERIC:
         from transformers import PreTrainedTokenizerFast  # what AutoTokenizer would choose
 
         return PreTrainedTokenizerFast.from_pretrained(base, local_files_only=True)
     from transformers import AutoTokenizer  # imports torch, which takes seconds
 
     # With mistral-common installed, a tekken.json would be preferred, whose tokenizer is slow.
-    return AutoTokenizer.from_pretrained(base, local_files_only=True, mistral_format=False)
+    return AutoTokenizer.from_pretrained(
+        base, local_files_only=True, mistral_format=False, trust_remote_code=False
+    )
 
 
 def render_prompts(
-    tokenizer: Any, prompt: Prompt, questions: Sequence[str], budgets: Sequence[int | None]
+    tokenizer: Any,
+    words: Words,
+    questions: Sequence[str],
+    budgets: Sequence[int | None],
+    ranges: Sequence[tuple[int, int] | None] | None = None,
 ) -> list[Rendered | None]:
     """Each question with the words around it, in at most its budget of tokens.
 
-    Only the question is cut, at its end; the template around it stays whole. None where nothing of
-    the question would be left.
+    Only the question is cut: the characters of its range, at their end; without a range, what
+    stands before its last line. Where that is not enough, the last line is cut at its end. None
+    where nothing of the question would be left.
     """
-    ids = encode(tokenizer, [prompt_text(tokenizer, prompt, each) for each in questions])
+    ids = encode(tokenizer, [prompt_text(tokenizer, words, each) for each in questions])
+    ranges = ranges or [None] * len(questions)
     return [
         Rendered(each, question, cut=False)
         if budget is None or len(each) <= budget
-        else _cut(tokenizer, prompt, question, budget, len(each))
-        for each, question, budget in zip(ids, questions, budgets, strict=True)
+        else _cut(tokenizer, words, question, budget, range_)
+        for each, question, budget, range_ in zip(ids, questions, budgets, ranges, strict=True)
     ]
 
 
-def answer_ids(tokenizer: Any, prompt: Prompt, answers: Sequence[str]) -> list[list[int]]:
-    """The token ids of each answer as they follow any prompt, ending with one EOS.
+def answer_ids(tokenizer: Any, words: Words, answers: Sequence[str]) -> list[list[int]]:
+    """The token ids of each answer as they follow any prompt, up to and with its end token.
 
     The template decides what stands before and after the answer (Mistral's puts a space before it),
     so each is rendered behind a short question, and what follows that question's prompt is taken.
     """
-    before = prompt_text(tokenizer, prompt, "?")
-    texts = [_answered(tokenizer, prompt, "?", answer, before) for answer in answers]
-    return [
-        _until_eos(tokenizer, ids[_tokens_before(offsets, len(before), text) :])
-        for (ids, offsets), text in zip(_encode_at(tokenizer, texts), texts, strict=True)
-    ]
+    before = prompt_text(tokenizer, words, "?")
+    texts = [_answered(tokenizer, words, answer, before) for answer in answers]
+    found = []
+    for (ids, offsets), text in zip(encode_at(tokenizer, texts), texts, strict=True):
+        start = _tokens_before(offsets, len(before), text)
+        end, closing = len(ids), []  # a plain answer ends with the EOS that was written
+        if words.template == "chat":
+            end, closing = _turn_end(tokenizer, ids, offsets, start, len(ids), text)
+        found.append([*ids[start:end], *closing])
+    return found
 
 
 def render_chat(
-    tokenizer: Any, prompt: Prompt, messages: Sequence[Message], max_tokens: int
-) -> tuple[list[int], list[int], bool] | None:
-    """A conversation's token ids, the flat [start, end) spans of the assistant's turns, and
-    whether it was cut: only whole turns are, at the end. None where the first answer does not fit.
+    tokenizer: Any,
+    words: Words,
+    messages: Sequence[Message],
+    max_tokens: int,
+    tools: Sequence[dict[str, Any]] | None = None,
+) -> list[Chat] | str:
+    """A conversation as one example; the reason in a word where it cannot be one.
 
-    Turns are found by rendering the conversation up to each of them: the place where that text ends
-    in the whole one is where the turn begins. A turn ends with its first EOS.
+    Turns whose `train` is false are read, not learnt. Turns that do not fit are left out at the
+    end. Where the template writes earlier turns otherwise once later ones follow (Qwen3 takes their
+    thinking out), each answer is an example of its own, as the model will be asked for it.
     """
-    messages = with_instruction(tokenizer, prompt, messages)
-    whole = _template(tokenizer, messages, answer_next=False)
-    [(ids, offsets)] = _encode_at(tokenizer, [whole])
-    spans: list[int] = []
+    messages = with_instruction(tokenizer, words, messages)
+    if (tools or any(_is_tool_turn(each) for each in messages)) and not takes_tools(tokenizer):
+        return "template_without_tools"
+    if not any(_is_learnt(message) for message in messages):
+        return "no_turn_to_learn"
+    rendered = _render_turns(tokenizer, words, messages, max_tokens, tools)
+    if rendered is not None:
+        return [rendered] if rendered.spans else "first_exchange_too_long"
+    chats = []
     for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = _template(tokenizer, messages[:number], answer_next=True)
-        if not whole.startswith(before):
-            raise ValueError(
-                "the chat template changes earlier turns when later ones follow, so the "
-                "assistant's turns cannot be told apart: use mode completion"
-            )
-        start = _tokens_before(offsets, len(before), whole)
-        end = start + len(_until_eos(tokenizer, ids[start:]))
-        if end > len(ids):  # a template without EOS after the last turn
-            ids = [*ids[: end - 1], tokenizer.eos_token_id]
-        if end > max_tokens:
-            break
-        spans += [start, end]
-    if not spans:
-        return None
-    answers = sum(message["role"] == "assistant" for message in messages)
-    return ids[: spans[-1]], spans, len(spans) < 2 * answers
+        if _is_learnt(message):
+            alone = [{**each, "train": False} for each in messages[:number]]
+            chat = _render_turns(tokenizer, words, [*alone, message], max_tokens, tools)
+            if chat is None:
+                raise ValueError(
+                    "the chat template writes an answer otherwise than its prompt promises, so the "
+                    "assistant's turns cannot be told apart: set prompt.template_kwargs (such as "
+                    "enable_thinking: false), or prompt.template to plain"
+                )
+            chats += [chat] if chat.spans else []
+    return chats or "first_exchange_too_long"
 
 
-def prompt_text(tokenizer: Any, prompt: Prompt, question: str) -> str:
+def prompt_text(tokenizer: Any, words: Words, question: str) -> str:
     """What the model reads before it answers, special tokens included."""
-    if prompt.template == "plain":
-        return _plain(tokenizer, prompt, question)
-    messages = with_instruction(tokenizer, prompt, [{"role": "user", "content": question}])
-    return _template(tokenizer, messages, answer_next=True)
+    if words.template == "plain":
+        return _plain(tokenizer, words, question)
+    messages = with_instruction(tokenizer, words, [{"role": "user", "content": question}])
+    return apply_template(tokenizer, words, messages, answer_next=True)
 
 
-def with_instruction(tokenizer: Any, prompt: Prompt, messages: Sequence[Message]) -> list[Message]:
-    """The messages with `prompt.instruction` before the first question and `prompt.system` as the
+def with_instruction(tokenizer: Any, words: Words, messages: Sequence[Message]) -> list[Message]:
+    """The messages with the instruction before the first question and the system's words as the
     system's turn, or before the first question where the template has no such turn."""
-    system, rest = _split_system(prompt, messages)
-    parts = [prompt.instruction, rest[0]["content"]]
+    system, rest = _split_system(words, messages)
+    parts = [words.instruction, rest[0]["content"]]
     head: list[Message] = []
-    if system and _takes_system(tokenizer):
+    if system and takes_system(tokenizer):
         head = [{"role": "system", "content": system}]
     elif system:
         parts.insert(0, system)
-    first = {"role": "user", "content": _paragraphs(parts)}
+    first = {**rest[0], "content": _paragraphs(parts)}
     return [*head, first, *rest[1:]]
 
 
@@ -166,36 +205,154 @@ def holds_special_token(tokenizer: Any, text: str) -> bool:
 
 
 def _cut(
-    tokenizer: Any, prompt: Prompt, question: str, budget: int, length: int
+    tokenizer: Any,
+    words: Words,
+    question: str,
+    budget: int,
+    range_: tuple[int, int] | None,
 ) -> Rendered | None:
-    """Shorten the question by as many of its tokens as are too many, until all fits."""
-    encoding = tokenizer.backend_tokenizer.encode(question, add_special_tokens=False)
-    keep, ids = len(encoding.ids), []
-    while length > budget:
-        keep -= length - budget
-        text = question[: encoding.offsets[keep - 1][1]].rstrip() if keep > 0 else ""
-        if not text:
-            return None
-        [ids] = encode(tokenizer, [prompt_text(tokenizer, prompt, text)])
-        length = len(ids)
-    return Rendered(ids, text, cut=True)
+    """Shorten the question's range, and then what is left, until all fits."""
+    start, end = range_ or (0, _before_last_line(question))
+    text, ids = _shorten(tokenizer, words, question, budget, start, end)
+    if ids is None and text:
+        text, ids = _shorten(tokenizer, words, text, budget, 0, len(text))
+    return Rendered(ids, text, cut=True) if ids is not None and text else None
 
 
-def _plain(tokenizer: Any, prompt: Prompt, question: str) -> str:
+def _shorten(
+    tokenizer: Any, words: Words, question: str, budget: int, start: int, end: int
+) -> tuple[str, list[int] | None]:
+    """The question with as many tokens taken off the end of [start, end) as it needs, and its ids;
+    without all of that range, and None, where that is not enough."""
+    end = min(end, len(question))
+    part = question[start:end]
+    encoding = tokenizer.backend_tokenizer.encode(part, add_special_tokens=False)
+    keep = len(encoding.ids)
+    [ids] = encode(tokenizer, [prompt_text(tokenizer, words, question)])
+    text = question
+    while len(ids) > budget:
+        keep -= len(ids) - budget
+        if keep <= 0:
+            return (question[:start] + question[end:]).strip(), None
+        text = question[:start] + part[: encoding.offsets[keep - 1][1]].rstrip() + question[end:]
+        [ids] = encode(tokenizer, [prompt_text(tokenizer, words, text)])
+    return text, ids
+
+
+def _before_last_line(question: str) -> int:
+    """Where what stands before the last line ends; the end of a question of one line."""
+    before, line_end, _ = question.rpartition("\n")
+    return len(before.rstrip()) if line_end else len(question)
+
+
+def _plain(tokenizer: Any, words: Words, question: str) -> str:
     bos = tokenizer.bos_token if bos_ids(tokenizer) else ""
-    return bos + _paragraphs([prompt.system or "", prompt.instruction, question]) + "\n\n"
+    return bos + _paragraphs([words.system or "", words.instruction, question]) + "\n\n"
 
 
-def _answered(tokenizer: Any, prompt: Prompt, question: str, answer: str, before: str) -> str:
-    """A question with its answer and what the template puts behind that."""
-    if prompt.template == "plain":
+def _answered(tokenizer: Any, words: Words, answer: str, before: str) -> str:
+    """The prompt of a short question with an answer, and what the template puts behind that."""
+    if words.template == "plain":
         return before + answer + tokenizer.eos_token
-    messages = with_instruction(tokenizer, prompt, [{"role": "user", "content": question}])
-    text = _template(
-        tokenizer, [*messages, {"role": "assistant", "content": answer}], answer_next=False
+    messages = with_instruction(tokenizer, words, [{"role": "user", "content": "?"}])
+    text = apply_template(
+        tokenizer, words, [*messages, {"role": "assistant", "content": answer}], answer_next=False
     )
+    if text.startswith(before):
+        return text
     # A template that writes an answered turn otherwise than one to be answered (thinking tags).
-    return text if text.startswith(before) else before + answer + tokenizer.eos_token
+    own, following = end_tokens(tokenizer)
+    end = own if own is not None else following
+    return (
+        before
+        + answer
+        + tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id if end is None else end)
+    )
+
+
+def _render_turns(
+    tokenizer: Any,
+    words: Words,
+    messages: Sequence[Message],
+    max_tokens: int,
+    tools: Sequence[dict[str, Any]] | None,
+) -> Chat | None:
+    """All turns as one text; None where a turn is not written as its prompt promises.
+
+    An answer begins where the conversation rendered up to it ends, and lasts as far as the one
+    rendered up to and with it is the beginning of the whole.
+    """
+    whole = apply_template(tokenizer, words, messages, answer_next=False, tools=tools)
+    [(ids, offsets)] = encode_at(tokenizer, [whole])
+    spans: list[int] = []
+    cut = False
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = apply_template(tokenizer, words, messages[:number], answer_next=True, tools=tools)
+        upto = apply_template(
+            tokenizer, words, messages[: number + 1], answer_next=False, tools=tools
+        )
+        reach = _common(upto, whole)
+        if not whole.startswith(before) or reach <= len(before):
+            if not _is_learnt(message):
+                continue
+            return None
+        start = _tokens_before(offsets, len(before), whole)
+        limit = next((n for n, (_, end) in enumerate(offsets) if end > reach), len(ids))
+        end, closing = _turn_end(tokenizer, ids, offsets, start, limit, whole)
+        if closing and number < len(messages) - 1:
+            closing = []  # an end that the template leaves out can only be added at the end
+        if end + len(closing) > max_tokens:
+            cut = True
+            break
+        if _is_learnt(message):
+            spans += [start, end + len(closing)]
+        if closing:
+            ids = [*ids[:end], *closing]
+    return Chat(ids[: spans[-1]] if spans else [], spans, cut)
+
+
+def _turn_end(
+    tokenizer: Any,
+    ids: Sequence[int],
+    offsets: Offsets,
+    start: int,
+    limit: int,
+    text: str,
+) -> tuple[int, list[int]]:
+    """Behind which token the answer that begins at `start` ends, and what must be added to it.
+
+    `limit` is where the turn ends in the template.
+    """
+    own, following = end_tokens(tokenizer)
+    ends = [own] if own is not None else []
+    for number in range(start, limit):
+        if ids[number] in ends:
+            return number + 1, []
+    last = limit
+    while last > start and not text[slice(*offsets[last - 1])].strip():
+        last -= 1
+    if last > start and ids[last - 1] in special_ids(tokenizer):
+        return last, []  # such as Llama 3's <|eom_id|> behind a call of a tool
+    if following is not None and limit < len(ids) and ids[limit] == following:
+        return limit + 1, []
+    return limit, [tokenizer.eos_token_id if following is None else following]
+
+
+def _is_tool_turn(message: Message) -> bool:
+    return message["role"] == "tool" or bool(message.get("tool_calls"))
+
+
+def _is_learnt(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("train", True)
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    if other.startswith(one):
+        return len(one)
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
 
 
 def _tokens_before(offsets: Offsets, characters: int, text: str) -> int:
@@ -206,59 +363,13 @@ def _tokens_before(offsets: Offsets, characters: int, text: str) -> int:
     return count
 
 
-def _until_eos(tokenizer: Any, ids: Sequence[int]) -> list[int]:
-    """The ids up to the first EOS, which is added where there is none."""
-    eos = tokenizer.eos_token_id
-    end = ids.index(eos) if eos in ids else len(ids)
-    return [*ids[:end], eos]
-
-
-def _encode_at(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], Offsets]]:
-    """Token ids of each text, and the characters that each token stands for."""
-    encodings = tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    return [(each.ids, each.offsets) for each in encodings]
-
-
-def _template(tokenizer: Any, messages: Sequence[Message], answer_next: bool) -> str:
-    return tokenizer.apply_chat_template(
-        list(messages),
-        chat_template=_dated(tokenizer),
-        tokenize=False,
-        add_generation_prompt=answer_next,
-    )
-
-
-@lru_cache
-def _dated(tokenizer: Any) -> str:
-    """The chat template, with a fixed date where it writes today's: each day would have prompts of
-    its own (Mistral-Small-24B-Instruct-2501 without a system's turn, Llama 3.2)."""
-    if tokenizer.chat_template is None:
-        raise ValueError("the tokenizer has no chat template; set prompt.template to plain")
-    template = tokenizer.get_chat_template()
-    if "strftime_now" in template:
-        return "{% macro strftime_now(_) %}2025-01-01{% endmacro %}" + template
-    return template
-
-
 def _split_system(
-    prompt: Prompt, messages: Sequence[Message]
+    words: Words, messages: Sequence[Message]
 ) -> tuple[str | None, Sequence[Message]]:
     """The system's text, a conversation's own before that of params, and the other turns."""
     if messages[0]["role"] == "system":
         return messages[0]["content"], messages[1:]
-    return prompt.system, messages
-
-
-@lru_cache
-def _takes_system(tokenizer: Any) -> bool:
-    """Whether the chat template has a turn for the system (Mistral-7B-Instruct-v0.2 has none)."""
-    from jinja2 import TemplateError
-
-    messages = [{"role": "system", "content": "0x5f"}, {"role": "user", "content": "?"}]
-    try:
-        return "0x5f" in _template(tokenizer, messages, answer_next=True)
-    except TemplateError:
-        return False
+    return words.system, messages
 
 
 @lru_cache

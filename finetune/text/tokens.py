@@ -24,7 +24,7 @@ ROWS_PER_BATCH = 1_000  # what the writer holds in memory
 
 
 @dataclass(frozen=True)
-class Row:
+class Example:
     """One example: `input_ids` int32[n]; `spans` int32[2k], flat [start, end) pairs, start >= 1."""
 
     id: str
@@ -57,7 +57,7 @@ class TokenWriter:
         return self
 
     def write(self, id: str, source: str, input_ids: list[int], spans: list[int]) -> None:
-        """Add one example; `spans` as in Row."""
+        """Add one example; `spans` as in Example."""
         self._rows.append({"id": id, "source": source, "input_ids": input_ids, "spans": spans})
         if len(self._rows) >= min(ROWS_PER_BATCH, self._rows_per_shard):
             self._flush()
@@ -115,12 +115,12 @@ class TokenRows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         which = int(np.searchsorted(self._starts, index, side="right")) - 1
         batch, at = self._batches[which], index - int(self._starts[which])
-        return Row(
+        return Example(
             batch["id"][at].as_py(),
             batch["source"][at].as_py(),
             batch["input_ids"][at].values.to_numpy(),

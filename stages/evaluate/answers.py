@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.generation import Answer, Batch, batches_by_length, prepare
 from finetune.params import Evaluate
-from finetune.text.tokens import Row
+from finetune.text.tokens import Example
 from stages.evaluate.questions import Question
 
 
@@ -44,7 +44,7 @@ def score_and_answer(
 
 
 @torch.inference_mode()
-def _score(model: PreTrainedModel, batch: Batch, rows: Sequence[Row]) -> list[float]:
+def _score(model: PreTrainedModel, batch: Batch, rows: Sequence[Example]) -> list[float]:
     """Read the prompts into the batch's cache, and the true answers into a copy of it."""
     read = batch.width - 1  # a prompt's last token predicts the answer's first
     losses = torch.zeros(len(rows), dtype=torch.float64)
@@ -57,7 +57,7 @@ def _score(model: PreTrainedModel, batch: Batch, rows: Sequence[Row]) -> list[fl
 def _read(
     model: PreTrainedModel,
     batch: Batch,
-    rows: Sequence[Row],
+    rows: Sequence[Example],
     columns: tuple[int, int],
     cache: DynamicCache,
     losses: torch.Tensor,
@@ -75,7 +75,7 @@ def _read(
 
 
 def _supervised(
-    batch: Batch, rows: Sequence[Row], start: int, end: int
+    batch: Batch, rows: Sequence[Example], start: int, end: int
 ) -> tuple[list[int], list[int], list[int]]:
     """The supervised tokens that the columns [start, end) predict: row, token, column - start."""
     found = [

@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 from finetune.flat.batches import collate_flat, collate_padded, fill
 from finetune.flat.losses import token_nll
 from finetune.generation import prepare
-from finetune.text.tokens import Row
+from finetune.text.tokens import Example
 
 
 @torch.inference_mode()
-def row_losses(model: PreTrainedModel, rows: Sequence[Row], batch_tokens: int) -> list[float]:
+def row_losses(model: PreTrainedModel, rows: Sequence[Example], batch_tokens: int) -> list[float]:
     """Each row's negative log likelihood in nats, summed over its supervised tokens.
 
     In batches of at most `batch_tokens` tokens, on which the result does not depend. Logits exist

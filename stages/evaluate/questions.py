@@ -5,14 +5,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.text.tokens import Row, TokenRows
+from finetune.text.tokens import Example, TokenRows
 
 
 @dataclass(frozen=True)
 class Question:
     """One test row. Without a `question` (causal text) only its loss is scored."""
 
-    row: Row
+    row: Example
     question: str
     reference: str
 
@@ -49,7 +49,7 @@ def _draw(id: str) -> str:
     return hashlib.sha256(id.encode()).hexdigest()
 
 
-def _question(folder: Path, row: Row, text: dict[str, str]) -> Question:
+def _question(folder: Path, row: Example, text: dict[str, str]) -> Question:
     if row.id != text["id"]:
         raise ValueError(
             f"{folder}/texts.jsonl has {text['id']} where the tokens have {row.id}: "

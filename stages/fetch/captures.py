@@ -18,7 +18,7 @@ from warcio.exceptions import ArchiveLoadFailed
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from finetune.records import Raw, RawWriter
+from finetune.records import Row, RowWriter
 from stages.fetch.licences import find_licences, spdx
 from stages.fetch.sources import Part, log, told
 from stages.fetch.streams import BLOCK_BYTES, decompress
@@ -104,7 +104,7 @@ def copy(out: Path, name: str, source: Any, parts: list[Part]) -> None:
     """
     counts: Counter[str] = Counter()
     files = []
-    with RawWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
+    with RowWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
         for part in parts:
             rows = _copy_part(part, source, writer, capture, counts)
             files.append({"path": part.name, "split": part.split, "rows": rows, **part.proof})
@@ -117,7 +117,7 @@ def copy(out: Path, name: str, source: Any, parts: list[Part]) -> None:
 
 
 def _copy_part(
-    part: Part, source: Any, writer: RawWriter, capture: BinaryIO, counts: Counter[str]
+    part: Part, source: Any, writer: RowWriter, capture: BinaryIO, counts: Counter[str]
 ) -> int:
     """Append a WARC file to the capture, and a row for each page; returns their number."""
     before, start = writer.count, capture.tell()
@@ -143,8 +143,8 @@ def _check_whole(part: Part) -> None:
             pass
 
 
-def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Raw:
-    return Raw(
+def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Row:
+    return Row(
         row=row_of(page, offset),
         split=split,
         origin=page.url,

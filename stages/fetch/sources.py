@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from finetune import params
-from finetune.records import Raw, RawWriter
+from finetune.records import Row, RowWriter
 from stages.fetch import readers
 
 log = logging.getLogger("fetch")
@@ -75,7 +75,7 @@ def write_source(
     out. At most `max_rows` rows are kept of each split.
     """
     counts: Counter[str] = Counter()
-    with RawWriter(out) as writer:
+    with RowWriter(out) as writer:
         files = [
             write_part(writer, part, source, select, max_rows, counts)
             for part in parts
@@ -89,7 +89,7 @@ def write_source(
 
 
 def write_part(
-    writer: RawWriter,
+    writer: RowWriter,
     part: Part,
     source: Any,
     select: Callable[[dict, str], dict | None],
@@ -106,7 +106,7 @@ def write_part(
             if row is None:
                 counts["filtered out"] += 1
                 continue
-            raw = Raw(row, part.split, where, record.sha256, source.license, source.evidence)
+            raw = Row(row, part.split, where, record.sha256, source.license, source.evidence)
             writer.write(raw)
             counts[_key(part)] += 1
             if max_rows is not None and counts[_key(part)] >= max_rows:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from finetune import errors, params
-from finetune.records import Raw, RawWriter
+from finetune.records import Row, RowWriter
 from stages.fetch.captures import CAPTURE, CaptureWriter, row_of
 from stages.fetch.crawler import crawl
 from stages.fetch.judging import Kept
@@ -62,11 +62,11 @@ def write(
 ) -> int:
     """Write the pages that are kept, in the order of their addresses; returns their number."""
     documents = []
-    with RawWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as file:
+    with RowWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as file:
         capture = CaptureWriter(file)
         for url in sorted(url for url, outcome in outcomes.items() if isinstance(outcome, Kept)):
             page, kept = store.get(url), outcomes[url]
-            raw = Raw(
+            raw = Row(
                 row=row_of(page, capture.write(page)),
                 split="",
                 origin=url,

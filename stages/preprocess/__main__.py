@@ -43,7 +43,7 @@ def main() -> None:
         explain_empty(params, parts, verdicts, examples)
         check_cut(examples.cut, params.preprocess.max_truncated_share)
         chosen, shares = _choose(params, examples)
-        write_prepared(paths.out, examples, chosen, parts)
+        write_prepared(paths.out, params, examples, chosen, parts)
         dropped = write_report(
             paths.report, params, paths.base, parts, verdicts, examples, chosen, shares
         )

@@ -1,17 +1,17 @@
 """What no example may be: checked for each one, and the stage ends where one is."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from stages.preprocess.tokenise import Example
+from stages.preprocess.pieces import Piece
 
 
-def audit(tokenizer: Any, pieces: Sequence["Example"], origin: str) -> None:
+def audit(tokenizer: Any, pieces: Sequence[Piece], origin: str) -> None:
     """Raise ValueError where one document's examples would teach the wrong thing, and say which."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    ends = tokenizer.all_special_ids  # of the chat template's, or EOS
     for example in pieces:
         ids, spans = example.input_ids, example.spans
         if not any(end > start for start, end in zip(spans[::2], spans[1::2], strict=True)):
@@ -21,8 +21,8 @@ def audit(tokenizer: Any, pieces: Sequence["Example"], origin: str) -> None:
         if bos is not None and bos != eos and ids[:2] == [bos, bos]:
             _fail("two BOS", ids, origin)
     last = pieces[-1]
-    if last.spans[-1] != len(last.input_ids) or last.input_ids[-1] != eos:
-        _fail("no supervised EOS at its end", last.input_ids, origin)
+    if last.spans[-1] != len(last.input_ids) or last.input_ids[-1] not in ends:
+        _fail("no supervised end token at its end", last.input_ids, origin)
 
 
 def check_cut(cut: np.ndarray, limit: float) -> None:

@@ -21,15 +21,15 @@ def clean_turns(turns: list[Turn], settings: Preprocess, masked: dict[str, int])
 
     Raises Rejected; what is masked is counted in `masked`.
     """
-    cleaned = [(role, normalise(text)) for role, text in turns]
-    if not all(text for _, text in cleaned):
+    cleaned = [turn.map(normalise) for turn in turns]
+    if not all(turn[1] or turn.more.get("tool_calls") or turn[0] == "tool" for turn in cleaned):
         raise Rejected("empty_text")
     characters = sum(len(text) for _, text in cleaned)
     if characters < settings.min_characters:
         raise Rejected("too_short")
     if characters > settings.max_characters:
         raise Rejected("too_long")
-    return [(role, treat(text, settings, masked)) for role, text in cleaned]
+    return [turn.map(lambda text: treat(text, settings, masked)) for turn in cleaned]
 
 
 def normalise(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from finetune.params import Preprocess
-from finetune.records import Raw, read_group
+from finetune.records import Row, read_group
 from stages.preprocess.clean import clean_turns
 from stages.preprocess.documents import Rejected, Template, Turn, build_document
 from stages.preprocess.extract import extract_row, is_captured
@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("license", pa.string()),
         ("roles", _TEXTS),
         ("texts", _TEXTS),
+        ("more", _TEXTS),  # JSON, "" where a turn is its text alone
         ("bands", pa.list_(pa.uint64())),
     ]
 )
@@ -41,6 +42,7 @@ class Collect:
     rows: Path
     group: int
     templates: dict[str, Template]
+    cut: str | None  # the column of a prompt that may be shortened
     missing: list[int]  # splits that the source lacks
     settings: Preprocess
 
@@ -88,6 +90,7 @@ def write_part(path: Path, documents: list[Document], counts: Counts, like: floa
         pa.array([each.license for each in documents], pa.string()),
         pa.array([[role for role, _ in each.turns] for each in documents], _TEXTS),
         pa.array([[text for _, text in each.turns] for each in documents], _TEXTS),
+        pa.array([[write_more(turn) for turn in each.turns] for each in documents], _TEXTS),
         _lists(_bands(documents, like)),
     ]
     partial = path.with_suffix(".partial")
@@ -105,7 +108,17 @@ def read_part(path: Path) -> tuple[pa.RecordBatch, Counts]:
 
 def turns_of(batch: pa.RecordBatch, row: int) -> list[Turn]:
     """The turns of one document of a part."""
-    return list(zip(batch["roles"][row].as_py(), batch["texts"][row].as_py(), strict=True))
+    columns = (batch[name][row].as_py() for name in ("roles", "texts", "more"))
+    return [
+        Turn(role, text, json.loads(more) if more else None)
+        for role, text, more in zip(*columns, strict=True)
+    ]
+
+
+def write_more(turn: Turn) -> str:
+    """What belongs to a turn beside its text, as JSON; "" where there is nothing."""
+    more = getattr(turn, "more", None)
+    return json.dumps(more, ensure_ascii=False, sort_keys=True) if more else ""
 
 
 def full_text(turns: Sequence[Turn]) -> str:
@@ -122,12 +135,12 @@ def _documents(task: Collect, counts: Counts) -> Iterator[Document]:
             counts.rejected.append((rejected.reason, raw.origin))
 
 
-def _document(raw: Raw, task: Collect, counts: Counts) -> Document:
+def _document(raw: Row, task: Collect, counts: Counts) -> Document:
     row = raw.row
     if is_captured(row, task.rows.parent):
         selectors = task.settings.selectors.get(task.source, {})
         row = extract_row(row, task.rows.parent, selectors)
-    turns = build_document(row, task.templates)
+    turns = build_document(row, task.templates, task.cut)
     turns = clean_turns(turns, task.settings, counts.masked)
     found = words(full_text(turns))
     # Of a single exchange the question alone, so that no other answer to it is in another split.

@@ -2,28 +2,24 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from string import Formatter
 from typing import Any
 
-Turn = tuple[str, str]  # role ("text" in causal mode), text
+from stages.preprocess.conversations import read_conversation
+from stages.preprocess.turns import Rejected, Turn
 
-_ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant"}
-_ROLES["system"] = "system"
-
-
-class Rejected(Exception):
-    """A document that is left out, with the reason it is counted under."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
 
 
 @dataclass(frozen=True)
 class Template:
-    """Text with the names of columns in braces; `{{` is a brace. Columns may have any name."""
+    """Text with the names of columns in braces; `{{` is a brace.
+
+    A column may have any name; in quotes it may hold braces. Where a row has no column of the whole
+    name, `{a.b}` and `{a[0].b}` lead into nested ones.
+    """
 
     parts: tuple[tuple[str, str | None], ...]  # literal text, and the column behind it
 
@@ -33,30 +29,64 @@ class Template:
         return [column for _, column in self.parts if column is not None]
 
     def fill(self, row: dict[str, Any]) -> str:
-        """The text for a row; "" where every column is empty. Raises Rejected."""
+        """The text for a row; "" where every column is empty or absent. Raises Rejected."""
+        return "".join(self._filled(row))
+
+    def around(self, row: dict[str, Any], column: str) -> tuple[str, str]:
+        """What stands before and after a column's value in the text for a row."""
+        pieces = self._filled(row)
+        at = [number for number, (_, name) in enumerate(self.parts) if name == column]
+        place = 2 * at[0] + 1
+        return "".join(pieces[:place]), "".join(pieces[place + 1 :])
+
+    def _filled(self, row: dict[str, Any]) -> list[str]:
+        """Literal, value, literal, value, ...; nothing where every value is empty."""
         values = [_text(row, column) for column in self.columns]
         if not any(value.strip() for value in values):
-            return ""
+            return [""] * (2 * len(self.parts))
         rest = iter(values)
-        return "".join(
-            literal + (next(rest) if column is not None else "") for literal, column in self.parts
-        )
+        return [
+            piece
+            for literal, column in self.parts
+            for piece in (literal, next(rest) if column is not None else "")
+        ]
 
 
 def parse_template(text: str, key: str) -> Template:
     """Read a template. Raises ValueError, naming its key in params.yaml."""
-    try:
-        parsed = list(Formatter().parse(text))
-    except ValueError as error:
-        raise ValueError(f"{key} is {text!r}: {error}; write {{{{ for a brace") from None
-    if any(format_spec or conversion for _, _, format_spec, conversion in parsed):
-        raise ValueError(f"{key} is {text!r}: write only {{column}}, without ! or :")
-    if any(column == "" for _, column, _, _ in parsed):
-        raise ValueError(f"{key} is {text!r}: name a column between the braces")
-    template = Template(tuple((literal, column) for literal, column, _, _ in parsed))
+    parts: list[tuple[str, str | None]] = []
+    literal, at = "", 0
+    while at < len(text):
+        if text[at : at + 2] in ("{{", "}}"):
+            literal, at = literal + text[at], at + 2
+        elif text[at] == "{":
+            column, at = _read_name(text, at + 1, key)
+            parts.append((literal, column))
+            literal = ""
+        elif text[at] == "}":
+            raise ValueError(f"{key} is {text!r}: a single '}}'; write }}}} for a brace")
+        else:
+            literal, at = literal + text[at], at + 1
+    if literal:
+        parts.append((literal, None))
+    template = Template(tuple(parts))
     if not template.columns:
         raise ValueError(f"{key} is {text!r}: name at least one column, as in '{{text}}'")
     return template
+
+
+def _read_name(text: str, at: int, key: str) -> tuple[str, int]:
+    """The name of a column from `at` on, and where the text behind its brace goes on."""
+    quoted = re.compile(r'"((?:[^"\\]|\\.)*)"\}').match(text, at)
+    if quoted:
+        return json.loads(f'"{quoted[1]}"'), quoted.end()
+    end = text.find("}", at)
+    name = text[at:end]
+    if end < 0 or "{" in name:
+        raise ValueError(f"{key} is {text!r}: a '{{' that is not closed; write {{{{ for a brace")
+    if not name:
+        raise ValueError(f"{key} is {text!r}: name a column between the braces")
+    return name, end + 1
 
 
 def parse_documents(documents: dict[str, str], source: str) -> dict[str, Template]:
@@ -80,23 +110,46 @@ def check_columns(
     columns = {column for row in rows for column in row}
     for name, template in templates.items():
         for column in template.columns:
-            if columns and column not in columns:
+            if columns and column not in columns and root(column) not in columns:
                 raise ValueError(
                     f"documents.{source}.{name} names column {column!r}, which {source} lacks; "
                     f"it has: {', '.join(sorted(columns))}"
                 )
 
 
-def build_document(row: dict[str, Any], templates: dict[str, Template]) -> list[Turn]:
-    """The turns of one row. Raises Rejected with the reason."""
+def root(column: str) -> str:
+    """The column that a path begins with: `a` of `a.b` and of `a[0].b`."""
+    return re.split(r"[.\[]", column, maxsplit=1)[0]
+
+
+def build_document(
+    row: dict[str, Any], templates: dict[str, Template], cut: str | None = None
+) -> list[Turn]:
+    """The turns of one row; `cut` names the column of the prompt that may be shortened.
+
+    Raises Rejected with the reason.
+    """
     if "messages" in templates:
-        return _conversation(row, templates["messages"].columns[0])
+        return read_conversation(value_of(row, templates["messages"].columns[0]), row)
     if "text" in templates:
-        return [("text", _filled(row, templates["text"], "text"))]
-    return [
-        ("user", _filled(row, templates["prompt"], "prompt")),
-        ("assistant", _filled(row, templates["answer"], "answer")),
-    ]
+        return [Turn("text", _filled(row, templates["text"], "text"))]
+    prompt = _filled(row, templates["prompt"], "prompt")
+    more = {}
+    if cut is not None and cut in templates["prompt"].columns:
+        before, after = templates["prompt"].around(row, cut)
+        more = {"before": before, "after": after}
+    answer = _filled(row, templates["answer"], "answer")
+    return [Turn("user", prompt, more), Turn("assistant", answer)]
+
+
+def cut_range(turn: Turn) -> tuple[int, int] | None:
+    """The characters of a prompt that may be cut; None where params name no column for it."""
+    if "before" not in turn.more:
+        return None
+    text, before, after = turn[1], turn.more["before"], turn.more["after"]
+    if not text.startswith(before) or not text.endswith(after):
+        return None  # cleaning has changed what is around the column
+    return len(before), len(text) - len(after)
 
 
 def _filled(row: dict[str, Any], template: Template, name: str) -> str:
@@ -106,11 +159,23 @@ def _filled(row: dict[str, Any], template: Template, name: str) -> str:
     return text
 
 
+def value_of(row: dict[str, Any], column: str) -> Any:
+    """A column's value, or what a path into nested ones leads to; None where there is nothing."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for name, index in _STEP.findall(column):
+        if index:
+            inside = isinstance(value, list) and -len(value) <= int(index) < len(value)
+            value = value[int(index)] if inside else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def _text(row: dict[str, Any], column: str) -> str:
     """A column's value as text: numbers as written, lists of such values as lines."""
-    if column not in row:
-        raise Rejected(f"no_{column}")
-    value = row[column]
+    value = value_of(row, column)
     if isinstance(value, list):
         return "\n".join(_scalar(each, column) for each in value)
     return _scalar(value, column)
@@ -124,45 +189,3 @@ def _scalar(value: Any, column: str) -> str:
     if isinstance(value, int | float):
         return str(value)
     raise Rejected(f"{column}_is_no_text")
-
-
-def _conversation(row: dict[str, Any], column: str) -> list[Turn]:
-    """The turns of a list of {"role", "content"}, or of ShareGPT's {"from", "value"}."""
-    if column not in row:
-        raise Rejected(f"no_{column}")
-    turns = [_turn(message) for message in _messages(row[column])]
-    roles = [role for role, _ in turns]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    if "assistant" not in spoken:
-        raise Rejected("no_assistant_turn")
-    if spoken != _alternating(len(spoken)):
-        raise Rejected("turns_do_not_alternate")
-    return turns
-
-
-def _messages(value: Any) -> Sequence[Any]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise Rejected("messages_are_no_json") from None
-    if not isinstance(value, list) or not value:
-        raise Rejected("no_messages")
-    return value
-
-
-def _turn(message: Any) -> Turn:
-    if not isinstance(message, dict):
-        raise Rejected("malformed_message")
-    role = message.get("role", message.get("from"))
-    text = message.get("content", message.get("value"))
-    if not isinstance(role, str) or role not in _ROLES:
-        raise Rejected("unknown_role")
-    if not isinstance(text, str) or not text.strip():
-        raise Rejected("empty_turn")
-    return _ROLES[role], text
-
-
-def _alternating(turns: int) -> list[str]:
-    """user, assistant, user, ... ending with the assistant."""
-    return ["user", "assistant"] * (turns // 2)

@@ -11,6 +11,7 @@ from stages.preprocess.clean import normalise
 from stages.preprocess.collect import Counts, Document, threshold, write_part
 from stages.preprocess.documents import Rejected
 from stages.preprocess.splits import LEAK, question_hash, words
+from stages.preprocess.turns import Turn
 
 ROWS_PER_PART = 1_000
 
@@ -23,7 +24,7 @@ def write_leak_parts(settings: Preprocess, folder: Path) -> list[Path]:
             found = words(text)
             question = question_hash(found)
             origin = f"{name}:{place}"
-            documents.append(Document([("text", text)], question, found, LEAK, origin, ""))
+            documents.append(Document([Turn("text", text)], question, found, LEAK, origin, ""))
             if len(documents) == ROWS_PER_PART:
                 paths.append(_write(documents, len(paths), settings, folder))
                 documents = []

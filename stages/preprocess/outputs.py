@@ -3,22 +3,32 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from finetune.params import Params
+from finetune.records import write_json
+from finetune.text.prompts import make_words
 from finetune.text.tokens import TokenWriter
 from stages.preprocess.collect import read_part, turns_of
-from stages.preprocess.documents import Turn
 from stages.preprocess.examples import Examples
 from stages.preprocess.parts import Parts
+from stages.preprocess.turns import Turn
 
 
 def write_prepared(
-    out: Path, examples: Examples, chosen: Mapping[str, np.ndarray], parts: Parts
+    out: Path,
+    params: Params,
+    examples: Examples,
+    chosen: Mapping[str, np.ndarray],
+    parts: Parts,
 ) -> None:
-    """Write each split's examples, and `test/texts.jsonl`. The folder appears when all is there."""
+    """Write each split's examples, `test/texts.jsonl`, and `train/prompt.json`: how to ask a model
+    that is trained on them. The folder appears when all is there."""
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for split, rows in chosen.items():
@@ -31,8 +41,21 @@ def write_prepared(
     with (partial / "test/texts.jsonl").open("w", encoding="utf-8") as file:
         for text in _texts(examples, chosen["test"], parts):
             file.write(json.dumps(text, ensure_ascii=False, sort_keys=True) + "\n")
+    write_json(partial / "train/prompt.json", describe_prompts(params))
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
+
+
+def describe_prompts(params: Params) -> dict[str, Any]:
+    """The mode, the longest example, and the words around each source's questions."""
+    return {
+        "mode": params.preprocess.mode,
+        "max_length": params.preprocess.max_length,
+        "words": {
+            name: asdict(make_words(params.prompt, document))
+            for name, document in params.documents.items()
+        },
+    }
 
 
 def _texts(examples: Examples, rows: np.ndarray, parts: Parts) -> Iterator[dict[str, str]]:

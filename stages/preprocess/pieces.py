@@ -1,8 +1,12 @@
-"""Where to cut a long text: between paragraphs, else sentences, else words."""
+"""A document's examples before they have a name, and where to cut a long text into them.
+
+A cut is made between paragraphs, else sentences, else words.
+"""
 
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _BOUNDS = (
     re.compile(r"\n\s*\n"),  # paragraphs
@@ -11,6 +15,15 @@ _BOUNDS = (
     re.compile(r"\s+"),
 )
 SHORTEST = 0.5  # of a full piece: a bound before that is not worth the tokens
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Token ids, flat [start, end) spans of the supervised ones, and whether a text was cut."""
+
+    input_ids: list[int]
+    spans: list[int]
+    cut: bool = False
 
 
 def cut_text(

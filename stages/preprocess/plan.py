@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from finetune.params import Params
-from finetune.records import raw_groups, read_group
+from finetune.records import read_group, row_groups
+from finetune.text.prompts import make_words
 from stages.preprocess.collect import Collect
 from stages.preprocess.documents import check_columns, parse_documents
 from stages.preprocess.extract import check_selectors, is_captured
@@ -28,7 +29,7 @@ def collect_tasks(params: Params, raw: Path, folder: Path) -> list[Collect]:
     tasks: list[Collect] = []
     for source in params.data.names():
         templates = parse_documents(params.documents[source].templates(), source)
-        groups = raw_groups(raw / source)
+        groups = row_groups(raw / source)
         first = [next(each) for _, each in groupby(groups, key=lambda group: group[0])]
         rows = (each.row for path, group in first for each in read_group(path, group))
         fields = ("title", "text", *params.preprocess.selectors.get(source, ()))
@@ -46,6 +47,7 @@ def collect_tasks(params: Params, raw: Path, folder: Path) -> list[Collect]:
                 path,
                 group,
                 templates,
+                params.documents[source].cut,
                 missing,
                 params.preprocess,
             )
@@ -68,7 +70,7 @@ def tokenise_tasks(
             start,
             path,
             base,
-            params.prompt,
+            make_words(params.prompt, params.documents[source]),
             params.preprocess,
         )
         for documents, source, start in parts.each()

@@ -16,8 +16,8 @@ from finetune.records import SPLITS
 from stages.preprocess.collect import read_part
 from stages.preprocess.duplicates import REASONS
 from stages.preprocess.examples import Examples
+from stages.preprocess.gallery import write_page
 from stages.preprocess.mixture import Share
-from stages.preprocess.page import write_page
 from stages.preprocess.parts import Parts
 from stages.preprocess.splits import TRAIN
 from stages.preprocess.tokenise import read_examples

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from finetune.params import Preprocess, Prompt
+from finetune.params import Preprocess
 from finetune.text.prompts import (
     answer_ids,
     bos_ids,
@@ -20,11 +20,13 @@ from finetune.text.prompts import (
     render_chat,
     render_prompts,
 )
+from finetune.text.templates import Words
 from finetune.text.tokens import SCHEMA as TOKENS
 from stages.preprocess.audit import audit
 from stages.preprocess.collect import read_part, turns_of
-from stages.preprocess.documents import Turn
-from stages.preprocess.pieces import cut_text
+from stages.preprocess.documents import cut_range
+from stages.preprocess.pieces import Piece, cut_text
+from stages.preprocess.turns import Turn
 
 SCHEMA = pa.schema(
     [
@@ -47,17 +49,8 @@ class Tokenise:
     start: int  # number of the part's first document
     keep: Path  # bool[all documents], .npy
     base: Path
-    prompt: Prompt
+    words: Words
     settings: Preprocess
-
-
-@dataclass(frozen=True)
-class Example:
-    """Token ids, flat [start, end) spans of the supervised ones, and whether a text was cut."""
-
-    input_ids: list[int]
-    spans: list[int]
-    cut: bool = False
 
 
 def tokenise(task: Tokenise) -> None:
@@ -80,7 +73,7 @@ def tokenise(task: Tokenise) -> None:
 def write_examples(
     task: Tokenise,
     part: pa.RecordBatch,
-    documents: Sequence[tuple[int, list[Example]]],
+    documents: Sequence[tuple[int, list[Piece]]],
     rejected: Sequence[tuple[int, str]],
 ) -> None:
     """Write examples as an Arrow file of one batch. Atomic."""
@@ -119,11 +112,11 @@ def load(base: Path) -> Any:
 
 def _examples(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """The examples of each document, or the reason why it has none."""
     if task.settings.mode == "causal":
         return _causal(tokenizer, task.settings.max_length, documents)
-    refused = [any(holds_special_token(tokenizer, text) for _, text in each) for each in documents]
+    refused = [any(_spells_special(tokenizer, turn) for turn in each) for each in documents]
     make = _completions if task.settings.mode == "completion" else _chats
     made = make(
         tokenizer, task, [each for each, no in zip(documents, refused, strict=True) if not no]
@@ -131,35 +124,46 @@ def _examples(
     return ("special_token" if no else next(made) for no in refused)
 
 
+def _spells_special(tokenizer: Any, turn: Turn) -> bool:
+    said: list[str] = []
+    turn.map(lambda text: said.append(text) or text)
+    return any(holds_special_token(tokenizer, text) for text in said)
+
+
 def _completions(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """One example each: the question's end is cut until question and answer fit."""
     questions = [turns[0][1] for turns in documents]
-    answers = answer_ids(tokenizer, task.prompt, [turns[1][1] for turns in documents])
+    answers = answer_ids(tokenizer, task.words, [turns[1][1] for turns in documents])
     budgets = [task.settings.max_length - len(answer) for answer in answers]
-    rendered = render_prompts(tokenizer, task.prompt, questions, budgets)
+    ranges = [cut_range(turns[0]) for turns in documents]
+    rendered = render_prompts(tokenizer, task.words, questions, budgets, ranges)
     for prompt, answer in zip(rendered, answers, strict=True):
         if prompt is None:
             yield "answer_too_long"
             continue
         ids = prompt.ids + answer
-        yield [Example(ids, [len(prompt.ids), len(ids)], prompt.cut)]
+        yield [Piece(ids, [len(prompt.ids), len(ids)], prompt.cut)]
 
 
 def _chats(
     tokenizer: Any, task: Tokenise, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
-    """One example each: turns that do not fit are left out at the end."""
+) -> Iterator[list[Piece] | str]:
+    """Mostly one example each: turns that do not fit are left out at the end."""
     for turns in documents:
-        messages = [{"role": role, "content": text} for role, text in turns]
-        rendered = render_chat(tokenizer, task.prompt, messages, task.settings.max_length)
-        yield [Example(*rendered)] if rendered else "first_exchange_too_long"
+        messages = [{"role": turn[0], "content": turn[1], **turn.more} for turn in turns]
+        tools = messages[0].pop("tools", None)
+        chats = render_chat(tokenizer, task.words, messages, task.settings.max_length, tools)
+        if isinstance(chats, str):
+            yield chats
+            continue
+        yield [Piece(chat.ids, chat.spans, chat.cut) for chat in chats]
 
 
 def _causal(
     tokenizer: Any, max_length: int, documents: Sequence[list[Turn]]
-) -> Iterator[list[Example] | str]:
+) -> Iterator[list[Piece] | str]:
     """As many examples as a text needs; BOS before and EOS behind all of it."""
     bos, eos = bos_ids(tokenizer), tokenizer.eos_token_id
     texts = [turns[0][1] for turns in documents]
@@ -170,7 +174,7 @@ def _causal(
             [where] = encode_text(tokenizer, [text], offsets=True)
             ends = cut_text(text, where.offsets, len(bos), max_length)
         bounds = [0, *ends, len(ids)]
-        yield [Example(ids[a:b], [1, b - a]) for a, b in itertools.pairwise(bounds)]
+        yield [Piece(ids[a:b], [1, b - a]) for a, b in itertools.pairwise(bounds)]
 
 
 def encode_text(tokenizer: Any, texts: Sequence[str], offsets: bool = False) -> list[Any]:

@@ -133,7 +133,7 @@ def write_outputs(
         "continued": store.facts.get("continued"),
         "memory": json.loads((store.folder / MEMORY).read_text(encoding="utf-8")),
     }
-    write_adapter_folder(best, params, paths.base, facts_of_run, paths.adapter)
+    write_adapter_folder(best, params, paths.base, paths.prepared, facts_of_run, paths.adapter)
     verify(paths.base, paths.prepared, paths.adapter, *sample_loss(state))
     write_json(paths.metrics, metrics)
 

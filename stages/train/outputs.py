@@ -31,7 +31,12 @@ def write_checkpoints(store: Store, state: TrainerState, folder: Path) -> None:
 
 
 def write_adapter_folder(
-    checkpoint: Path, params: Params, base: Path, run: dict[str, Any], folder: Path
+    checkpoint: Path,
+    params: Params,
+    base: Path,
+    prepared: Path,
+    run: dict[str, Any],
+    folder: Path,
 ) -> None:
     """Write the adapter of `checkpoint`, its tokenizer, settings, card and sums; all or nothing.
 
@@ -48,23 +53,24 @@ def write_adapter_folder(
         shutil.copyfile(checkpoint / name, partial / name)
     load_tokenizer(base).save_pretrained(partial)
     manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
-    write_json(
-        partial / "settings.json", describe_settings(params, manifest) | {"memory": run["memory"]}
-    )
+    asked = json.loads((prepared / "train/prompt.json").read_text(encoding="utf-8"))
+    settings = describe_settings(params, manifest, asked) | {"memory": run["memory"]}
+    write_json(partial / "settings.json", settings)
     (partial / "README.md").write_text(write_card(params, manifest, run), encoding="utf-8")
     seal(partial, folder, step=run["metrics"]["best_step"])
 
 
-def describe_settings(params: Params, manifest: dict[str, Any]) -> dict[str, Any]:
-    """What an answer depends on beside the adapter: `base` is models/base/manifest.json."""
+def describe_settings(
+    params: Params, manifest: dict[str, Any], asked: dict[str, Any]
+) -> dict[str, Any]:
+    """What an answer depends on beside the adapter: `base` is models/base/manifest.json, what is
+    `asked` and how is the training rows' prompt.json."""
     return {
         "name": params.name,
         "base": manifest,
         "quantization": asdict(params.quantization),
         "compute_dtype": resolve(params.compute).dtype,
-        "mode": params.preprocess.mode,
-        "prompt": asdict(params.prompt),
-        "max_length": params.preprocess.max_length,
+        **asked,
     }
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from finetune.flat.batches import MicroBatch, collate, collate_flat, count_groups, cut
 from finetune.params import Params
-from finetune.text.tokens import Row, TokenRows
+from finetune.text.tokens import Example, TokenRows
 from stages.train.fast import last_layer
 from stages.train.fast.graphs import fill_up
 
@@ -122,7 +122,7 @@ class Steps(Dataset):
         micro_batches = [self._collate([self._rows[int(row)] for row in group]) for group in groups]
         return Step(micro_batches, int(self._plan.supervised[self._plan.rows_of(step)].sum()))
 
-    def _collate(self, rows: Sequence[Row]) -> MicroBatch:
+    def _collate(self, rows: Sequence[Example]) -> MicroBatch:
         plan = self._plan
         # Captured passes are all of one kind, so that few shapes occur.
         batch = collate_flat(rows) if plan.captured else collate(rows, plan.padded)

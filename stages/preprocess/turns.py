@@ -1,0 +1,43 @@
+"""What a document is made of: turns of text; and how one is left out."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Rejected(Exception):
+    """A document that is left out, with the reason it is counted under."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Turn(tuple):
+    """A pair of role ("text" in causal mode) and text. `more` is what else belongs to it.
+
+    Of a message: `train` false where it is not learnt, `tool_calls`, `tools` and the like, as the
+    chat template takes them. Of a prompt: what stands `before` and `after` the column that may be
+    cut. All of it is JSON.
+    """
+
+    more: dict[str, Any]
+
+    def __new__(cls, role: str, text: str, more: dict[str, Any] | None = None) -> "Turn":
+        turn = super().__new__(cls, (role, text))
+        turn.more = more or {}
+        return turn
+
+    def map(self, function: Callable[[str], str]) -> "Turn":
+        """The same turn with every text in it changed by `function`."""
+        role, text = self
+        return Turn(role, function(text), _map(self.more, function))
+
+
+def _map(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, list):
+        return [_map(each, function) for each in value]
+    if isinstance(value, dict):
+        return {key: _map(each, function) for key, each in value.items()}
+    return value
