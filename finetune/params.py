@@ -6,6 +6,7 @@ everything wrong with it.
 
 import difflib
 import json
+import re
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,14 +214,22 @@ class Compute:
 
 @section
 class Lora:
-    """The adapter (arXiv:2106.09685), by peft's names."""
+    """The adapter (arXiv:2106.09685), by peft's names.
+
+    `target_modules` is all-linear, a list of names, or a regular expression for whole names; so is
+    `exclude_modules`. No initialisation that changes the base's weights (PiSSA, OLoRA, LoftQ): the
+    base is stored in 4 bits, and the adapter would be one of a base that nobody else has.
+    """
 
     r: Positive
     alpha: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: Literal["all-linear"] | list[Text]
+    target_modules: Text | list[Text]
     bias: Literal["none", "all", "lora_only"]
     use_rslora: bool
+    exclude_modules: Text | list[Text] | None
+    use_dora: bool
+    init_lora_weights: Literal["default", "gaussian", "orthogonal"]
 
 
 @section
@@ -318,7 +327,17 @@ def contradictions(params: Params) -> list[str]:
     """What is wrong with values that are each valid alone; one line each."""
     return [
         f"  {message}"
-        for check in (_model, _sources, _documents, _mixture, _preprocess, _steps, _memory, _launch)
+        for check in (
+            _model,
+            _sources,
+            _documents,
+            _mixture,
+            _preprocess,
+            _lora,
+            _steps,
+            _memory,
+            _launch,
+        )
         for message in check(params)
     ]
 
@@ -446,6 +465,25 @@ def _preprocess(params: Params) -> list[str]:
             f"preprocess.min_characters {each.min_characters} is above max_characters "
             f"{each.max_characters}"
         )
+    return found
+
+
+def _lora(params: Params) -> list[str]:
+    lora, found = params.lora, []
+    for name in ("target_modules", "exclude_modules"):
+        value = getattr(lora, name)
+        if not isinstance(value, str) or value == "all-linear":
+            continue
+        try:
+            re.compile(value)
+        except re.error as error:
+            found.append(f"lora.{name} is {value!r}, which is no regular expression: {error}")
+        if value.isidentifier():
+            found.append(
+                f"lora.{name} is {value!r}: write [{value}], or an expression for whole names"
+            )
+    if lora.init_lora_weights == "orthogonal" and lora.r % 2:
+        found.append(f"lora.r is {lora.r}: init_lora_weights orthogonal needs an even one")
     return found
 
 

@@ -34,7 +34,17 @@ SIZES = {
     "initializer_range": 0.1,
     "sliding_window": None,
 }
-LORA = Lora(r=8, alpha=16, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
+LORA = Lora(
+    r=8,
+    alpha=16,
+    dropout=0.0,
+    target_modules="all-linear",
+    bias="none",
+    use_rslora=False,
+    exclude_modules=None,
+    use_dora=False,
+    init_lora_weights="default",
+)
 # Of a gradient, by its norm, in float32; in bfloat16, against what one example at a time gives.
 EXACT, WORSE = 1e-4, 1.3
 

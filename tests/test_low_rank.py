@@ -14,7 +14,17 @@ from stages.train.fast import low_rank
 from stages.train.fast.compiling import compile_layers
 from tests.conftest import SIZES
 
-LORA = Lora(r=4, alpha=8, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
+LORA = Lora(
+    r=4,
+    alpha=8,
+    dropout=0.0,
+    target_modules="all-linear",
+    bias="none",
+    use_rslora=False,
+    exclude_modules=None,
+    use_dora=False,
+    init_lora_weights="default",
+)
 
 
 def _model(attention_dropout: float = 0.0, **changes: object):

@@ -10,10 +10,11 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from finetune.params import Model
+from finetune.params import Model, load
 from finetune.text.tokens import TokenRows, TokenWriter
 from stages.fetch.model import write_base
 from stages.train.adapter import WEIGHTS
+from stages.train.verify import reload_loss
 from tests import sessions
 from tests.conftest import question
 
@@ -162,3 +163,51 @@ def test_in_bfloat16_the_adapter_is_trained_in_float32(run, tmp_path):
     steps = [t.abs().max().item() for n, t in weights.items() if "lora_B" in n]
     assert all(0 < step <= 2e-5 * 4 * 1.01 for step in steps)
     assert math.isfinite(sum(steps))
+
+
+LORA = {
+    "an expression": {"target_modules": r".*layers\.0\..*(q|v)_proj"},
+    "without some": {"exclude_modules": ["down_proj"]},
+    "without an expression": {"exclude_modules": r".*layers\.1\..*"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "DoRA": {"use_dora": True},
+    "DoRA on 4 bits": {"use_dora": True, "dequantize": False},
+}
+
+
+@pytest.mark.parametrize("changes", LORA.values(), ids=LORA.keys())
+def test_an_adapter_of_another_kind_is_trained_and_loads_again_as_trained(
+    run, tmp_path, monkeypatch, changes
+):
+    four_bit = changes.get("dequantize", True)
+    keys = {f"lora__{k}": v for k, v in changes.items() if k != "dequantize"}
+    history = run("kind", **keys, quantization__dequantize=four_bit, train__max_steps=4)
+    monkeypatch.chdir(tmp_path / "kind")
+    names = set(load_file(Path("models/adapter") / WEIGHTS))
+    if "init_lora_weights" not in changes:
+        assert len(names) != 2 * 7 * 2
+    best = min((e for e in history if "eval_loss" in e), key=lambda e: e["eval_loss"])
+    assert best["eval_loss"] < history[0]["eval_loss"]
+    places = (Path("models/base"), Path("data/prepared"), Path("models/adapter"))
+    found = reload_loss(load(), *places, best["eval_sample_tokens"])
+    assert found == pytest.approx(best["eval_sample_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora__target_modules": "q_proj"}, r"write \[q_proj\], or an expression"),
+        ({"lora__target_modules": "(q_proj"}, "no regular expression"),
+        ({"lora__exclude_modules": "(q_proj"}, "no regular expression"),
+        ({"lora__init_lora_weights": "pissa"}, "'default', 'gaussian' or 'orthogonal'"),
+        ({"lora__init_lora_weights": "orthogonal", "lora__r": 3}, "needs an even one"),
+        ({"train__warmup_ratio": 0.1}, "leave at least one at 0"),
+        ({"train__resume_accept": ["max_steps"]}, "name it in train.resume_from"),
+        ({"seed": 2**32}, "seed is 4294967296: input should be less than 4294967296"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_the_first_second(tmp_path, write_params, changes, message):
+    write_params(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "params.yaml")

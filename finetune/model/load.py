@@ -1,6 +1,7 @@
 """The only place that loads a model: tokenizer, 4-bit base, fresh adapter, trained adapter."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,14 @@ def check_targets(model: nn.Module, lora: Lora) -> None:
     """Raise ValueError where `lora.target_modules` names what `model` does not have."""
     if lora.target_modules == "all-linear":
         return
+    if isinstance(lora.target_modules, str):
+        names = [name for name, _ in model.named_modules()]
+        if not any(re.fullmatch(lora.target_modules, name) for name in names):
+            raise ValueError(
+                f"lora.target_modules is {lora.target_modules!r}, which matches no whole name of a "
+                f"module, such as {next((n for n in names if n.endswith('_proj')), names[-1])}"
+            )
+        return
     linear = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -157,6 +166,9 @@ def _lora_config(lora: Lora) -> LoraConfig:
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias=lora.bias,
         use_rslora=lora.use_rslora,
+        exclude_modules=lora.exclude_modules,
+        use_dora=lora.use_dora,
+        init_lora_weights=lora.init_lora_weights if lora.init_lora_weights != "default" else True,
         task_type="CAUSAL_LM",
     )
 

@@ -138,7 +138,8 @@ def load_model(
     plan.reads_few = bool(few) and last_layer.install(model)
     plan.captured = params.train.compile and _captures_pay(plan, memory)
     model = add_lora(model, params.lora, params.seed)
-    low_rank.install(model)
+    if not params.lora.use_dora:  # its products are peft's own
+        low_rank.install(model)
     if params.train.compile:
         compile_layers(model)
     if start or params.train.init_adapter:

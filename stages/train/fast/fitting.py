@@ -7,6 +7,7 @@ recomputed. The examples of a step, and so the result, stay the same.
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -265,7 +266,10 @@ def _state_bytes(optim: str) -> int:
 def _activation_floats(model: nn.Module, params: Params, fit: Fit) -> float:
     """Numbers kept for a token until the backward pass."""
     kept = KEPT_COMPILED if params.train.compile else KEPT_EAGER
-    layers = [_layer_floats(layer, params.lora) for layer in memory.layers_of(model)]
+    names = {id(module): name for name, module in model.named_modules()}
+    layers = [
+        _layer_floats(names[id(layer)], layer, params.lora) for layer in memory.layers_of(model)
+    ]
     if not fit.recomputed:
         return kept * sum(layers)
     hidden = model.get_output_embeddings().weight.shape[1]
@@ -281,19 +285,26 @@ def _trained_weights(model: nn.Module, lora: Lora) -> int:
 
 
 def _is_trained(name: str, lora: Lora) -> bool:
-    targets = lora.target_modules
-    if targets == "all-linear":
-        return True
-    return any(name == target or name.endswith(f".{target}") for target in targets)
+    if lora.exclude_modules and _names(name, lora.exclude_modules):
+        return False
+    return lora.target_modules == "all-linear" or _names(name, lora.target_modules)
 
 
-def _layer_floats(layer: nn.Module, lora: Lora) -> float:
-    """Numbers that one layer keeps for each token: what its linear layers write and read.
+def _names(name: str, wanted: str | Sequence[str]) -> bool:
+    """Whether a module's name matches an expression, or ends in one of several names."""
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, name) is not None
+    return any(name == each or name.endswith(f".{each}") for each in wanted)
+
+
+def _layer_floats(prefix: str, layer: nn.Module, lora: Lora) -> float:
+    """Numbers that the layer `prefix` keeps for each token: what its linear layers write and read.
 
     Layers of one parent with the same input width mostly read the same tensor (query, key and
     value; gate and up). What a frozen layer reads need not be kept.
     """
-    found = [(name, m) for name, m in layer.named_modules() if isinstance(m, nn.Linear)]
+    named = layer.named_modules(prefix=prefix)
+    found = [(name, m) for name, m in named if isinstance(m, nn.Linear)]
     written = sum(m.out_features for _, m in found)
     read = {(n.rpartition(".")[0], m.in_features) for n, m in found if _is_trained(n, lora)}
     dropped = sum(m.in_features for n, m in found if _is_trained(n, lora)) if lora.dropout else 0
