@@ -116,7 +116,8 @@ def _write(root: Path, documents: list[str]) -> None:
     for name, near in (("params.yaml", True), ("bare.yaml", False)):
         values["preprocess"]["near_duplicates"] = near
         if not near:
-            values["preprocess"] |= dict.fromkeys(("emails", "phones", "cards", "keys"), "keep")
+            kinds = ("emails", "phones", "cards", "keys", "ibans", "national_ids", "ips")
+            values["preprocess"] |= dict.fromkeys(kinds, "keep")
         yaml.dump(values, root / name)
 
 

@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetune.flat.attention import settle
+from finetune.flat.attention import takes_flat
 from finetune.text.templates import stop_ids
 
 PAD = 0  # any token: what is padded is masked by position
@@ -54,12 +54,12 @@ def answer_prompts(
 
 
 def prepare(model: PreTrainedModel) -> bool:
-    """Put the model, or the one under a PeftModel, into evaluation mode, with attention it can use.
+    """Put the model, or the one under a PeftModel, into evaluation mode.
 
     Says whether it takes flat batches.
     """
     model.eval()
-    return settle(getattr(model, "get_base_model", lambda: model)())
+    return takes_flat(getattr(model, "get_base_model", lambda: model)())
 
 
 def batches_by_length(lengths: Sequence[int], room: int, batch_tokens: int) -> Iterator[list[int]]:

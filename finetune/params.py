@@ -187,6 +187,9 @@ class Preprocess:
     mixture_total: Positive | None
     mixture_repeat: bool
     selectors: dict[Name, dict[str, Text]]
+    ibans: Personal
+    national_ids: Personal
+    ips: Personal
 
 
 @section

@@ -16,6 +16,7 @@ from transformers.utils import import_utils
 from finetune.flat import attention
 from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
 from finetune.flat.losses import token_nll
+from finetune.model import probe
 from finetune.text.tokens import Example
 from tests.conftest import SIZES
 
@@ -138,16 +139,17 @@ def test_a_batch_without_a_mask_is_causal(model):
 
 
 def test_plain_models_take_flat_batches(model):
-    assert attention.flat_supported(model)
-    assert attention.settle(model)
+    assert attention.why_not_flat(model) is None
+    probe.settle(model)
+    assert attention.takes_flat(model)
 
 
 def test_soft_caps_fall_back_to_padded_batches_with_one_line(caplog):
     config = Gemma2Config(**SIZES, head_dim=8, attn_logit_softcapping=20.0)
     model = _model(config)
     caplog.set_level("INFO")
-    assert not attention.settle(model)
-    assert not attention.settle(model)
+    probe.settle(model)
+    assert not attention.takes_flat(model)
     assert model.config._attn_implementation == "eager"
     assert [record.message for record in caplog.records] == [
         "Gemma2ForCausalLM has a soft cap of 20.0 on its attention: "

@@ -18,7 +18,6 @@ from stages.preprocess.extract import (
     check_selectors,
     extract,
     extract_row,
-    read_capture,
 )
 
 RECIPE = {
@@ -183,12 +182,44 @@ def test_main_content_keeps_headings_lists_and_tables_and_leaves_boilerplate_out
 
 
 def test_without_a_main_element_the_part_with_most_text_is_taken():
+    more = "Salt and yeast go in as soon as it has doubled in the bowl. " * 4
     words = "Flour and water make a dough that rests overnight. " * 4
-    page = f"""<body><div><p>Login</p></div><div id=x><p>{words}</p><p>{words}</p></div>
-    <div><p>Contact us here.</p></div></body>"""
+    page = f"""<body><div class=login><a href=/in>Login</a></div>
+    <div id=x><p>{words}</p><p>{more}</p></div>
+    <div class=sidebar><p>Contact us here.</p></div></body>"""
     text = extract(page, {})["text"]
-    assert text.count("dough") == 8
+    assert (text.count("dough"), text.count("yeast")) == (4, 4)
     assert "Login" not in text and "Contact" not in text
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["time", "abbr", "data", "small", "cite", "mark", "kbd", "var", "q", "b", "i", "sub", "span"],
+)
+def test_no_word_is_lost_within_a_sentence(tag):
+    sentence = f"<p>It takes <{tag}>forty minutes</{tag}> until the crust is brown and crisp.</p>"
+    page = f"<main><h1>Pie</h1>{sentence}<p>Serve it hot, with a salad of leaves.</p></main>"
+    assert "It takes forty minutes until the crust" in extract(page, {})["text"]
+
+
+def test_a_product_block_does_not_replace_an_article():
+    article = "".join(
+        f"<p>Sentence number {n} of a long article on salt mills.</p>" for n in range(40)
+    )
+    block = json.dumps({"@type": "Product", "name": "Mill", "brand": "Acme"})
+    page = _json_ld(block).replace("<p>Main text.</p>", f"<h1>Salt</h1>{article}")
+    columns = extract(page, {})
+    assert columns["title"] == "Salt"
+    assert columns["text"].count("Sentence number") == 40
+
+
+def test_a_selector_of_a_label_does_not_replace_the_page_but_one_of_text_does():
+    article = "".join(f"<p>Sentence number {n} of a long article on tea.</p>" for n in range(40))
+    page = f"<body><h1>Tea</h1><b id=w>100 g</b><main>{article}</main></body>"
+    columns = extract(page, {"weight": "#w", "title": "h1"})
+    assert (columns["title"], columns["weight"]) == ("Tea", "100 g")
+    assert columns["text"].count("Sentence number") == 40
+    assert extract(page, {"text": "#w"})["text"] == "100 g"
 
 
 def test_text_spread_over_many_boxes_is_kept_whole():
@@ -352,6 +383,6 @@ def test_what_is_no_page_is_rejected(tmp_path, kind):
 
 @pytest.mark.parametrize("offset", [1, 10**9])
 def test_a_place_without_a_record_is_an_error_that_names_the_capture(tmp_path, offset):
-    _capture(tmp_path, b"<p>x</p>", [HTML])
+    row = _capture(tmp_path, b"<p>x</p>", [HTML])
     with pytest.raises(ValueError, match=f"{CAPTURE} has no record at {offset}"):
-        read_capture(tmp_path / CAPTURE, offset)
+        extract_row({**row, "warc_offset": offset}, tmp_path, {})

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from finetune.model import memory
+from finetune.model.layers import layers_of
 from finetune.model.memory import choose_evaluation, fit_evaluation
 from finetune.params import Compute, load
 from stages.train.fast.fitting import Fit, Fitting, estimate, keep_fitting, list_fits
@@ -218,4 +219,4 @@ def test_under_fsdp_a_share_is_trained_and_the_whole_is_loaded(mistral_7b, law):
 
 
 def test_layers_are_found_in_any_architecture(mistral_7b):
-    assert len(memory.layers_of(mistral_7b)) == 32
+    assert len(layers_of(mistral_7b)) == 32

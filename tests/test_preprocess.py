@@ -9,12 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.params import load
 from stages.preprocess import tokenise
 from stages.preprocess.audit import audit
-from stages.preprocess.clean import normalise
 from stages.preprocess.documents import Rejected, build_document, parse_documents, parse_template
-from stages.preprocess.personal import luhn, treat
 from stages.preprocess.pieces import Piece, cut_text
 from stages.preprocess.splits import TEST, TRAIN, VALIDATION, choose_split, question_hash, words
 from tests.conftest import WORDS, question
@@ -116,11 +113,6 @@ def test_a_bad_row_is_one_counted_reject(prepare, row, reason):
     prepared = prepare({"law": [*questions(12), row]})
     assert ("law:12", reason) in prepared.reasons()
     assert prepared.metrics["read"] == 13
-
-
-def test_half_a_surrogate_pair_is_rejected():
-    with pytest.raises(Rejected, match="broken_unicode"):
-        normalise("a \ud800 b")
 
 
 def test_numbers_and_lists_are_text_as_people_write_them(prepare):
@@ -381,73 +373,12 @@ def test_other_settings_never_continue_the_work_of_these(prepare, monkeypatch, t
     assert left.exists()  # of the failed settings, to continue when they are back
 
 
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("Write to jo.doe+law@mail.example.co.uk, please", "Write to [email], please"),
-        ("not@home, a @ b, @name", "not@home, a @ b, @name"),
-        ("Call +44 20 7946 0958 or (212) 555-2368.", "Call [phone] or [phone]."),
-        ("In 2018 I paid 1,250.00 for 12 months.", "In 2018 I paid 1,250.00 for 12 months."),
-        ("card 4111 1111 1111 1111 was charged", "card [card] was charged"),
-        ("order 4111 1111 1111 1112 was shipped", "order 4111 1111 1111 1112 was shipped"),
-        ("0000 0000 0000 0000", "0000 0000 0000 0000"),
-        ("id AKIAIOSFODNN7EXAMPLE leaked", "id [key] leaked"),
-        (f"token ghp_{'a1B2' * 9} here", "token [key] here"),
-        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n!", "[key]\n!"),
-        (f"hf_{'abcDEF12' * 5}", "[key]"),
-        (f"eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.{'x' * 20}", "[key]"),
-        ("AKIA is short, sk-8 a bus, ghp_x no key", "AKIA is short, sk-8 a bus, ghp_x no key"),
-    ],
-)  # fmt: skip
-def test_personal_data_and_keys_are_masked(text, masked, tmp_path, write_params):
-    write_params(tmp_path)
-    counts: dict[str, int] = {}
-    assert treat(text, load(tmp_path / "params.yaml").preprocess, counts) == masked
-    assert sum(counts.values()) == masked.count("[")
-
-
 def test_personal_data_is_dropped_or_kept_where_params_say_so(prepare):
     rows = [*questions(20), {"body": "Reach me at a@b.example or +44 20 7946 0958.", "title": "T"}]
     assert ("law:20", "has_email") in prepare({"law": rows}, emails="drop").reasons()
     prepared = prepare({"law": rows}, emails="keep", phones="mask", test_share=0.0)
     assert any("a@b.example or [phone]." in text for text in prepared.texts("train"))
     assert prepared.metrics["masked"] == {"phone": 1}
-
-
-def test_card_numbers_are_known_by_their_check_digit():
-    assert luhn("4111111111111111") and luhn("79927398713")
-    assert not luhn("4111111111111112")
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(max_size=200))
-def test_normalising_twice_changes_nothing(text):
-    try:
-        once = normalise(text)
-    except Rejected:
-        return
-    assert normalise(once) == once
-    assert "\r" not in once and "\n\n\n" not in once and once == once.strip()
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("cafe\u0301", "café"),
-        ("a\u00a0b\u2009c", "a b c"),
-        ("a\r\nb\rc\u2028d", "a\nb\nc\nd"),
-        ("\ufeffa\u200bb\u00adc\x00", "abc"),
-        ("a  \n\n\n\n  b\t\n", "a\n\n  b"),
-        ("if x:\n    y\n\n\tz", "if x:\n    y\n\n\tz"),
-        ("👩\u200d🚀", "👩\u200d🚀"),
-    ],
-)
-def test_texts_are_written_one_way(text, clean):
-    assert normalise(text) == clean
-
-
-def test_a_hundred_thousand_spaces_take_no_time():
-    assert normalise("a" + " \t" * 100_000 + "b")[-1] == "b"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.checkpoints import seal
-from finetune.flat import attention
 from finetune.model.load import add_lora, load_base
 from finetune.params import load
 from finetune.text.tokens import TokenRows
@@ -425,7 +424,6 @@ def test_gradients_before_and_after_an_evaluation_are_equal(workspace):
 
 def test_evaluation_does_not_depend_on_batches_or_processes(workspace):
     model, rows = _model(), TokenRows(Path("data/prepared/validation"))
-    attention.settle(model.get_base_model())
     cpu = torch.device("cpu")
     whole = measure(model, evaluation_batches(rows, 5000, padded=False), cpu).mean
     parts = []

@@ -5,7 +5,6 @@ within each example only; any other call (generation, padded batches) is transfo
 """
 
 import inspect
-import logging
 from collections.abc import Iterator
 
 import torch
@@ -28,8 +27,6 @@ _FASTEST_FIRST = [
 ]
 _LARGEST_VARLEN_HEAD = 256  # of the flash kernels
 _PLAIN_LAYERS = {"full_attention", "sliding_attention"}
-
-log = logging.getLogger(__name__)
 
 
 def no_mask() -> torch.Tensor:
@@ -56,22 +53,9 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, make_mask)
 
 
-def settle(model: PreTrainedModel) -> bool:
-    """Whether `model` takes flat batches; if not, give it an attention that takes padded ones."""
-    if model.config._attn_implementation != NAME:
-        return False
-    reason = why_not_flat(model)
-    if reason is None:
-        return True
-    plain = "sdpa" if model._supports_sdpa and "soft cap" not in reason else "eager"
-    model.set_attn_implementation(plain)
-    log.info(f"{type(model).__name__} {reason}: padded batches with {plain} attention instead")
-    return False
-
-
-def flat_supported(model: PreTrainedModel) -> bool:
-    """Whether flat batches give `model` what it would get one example at a time."""
-    return why_not_flat(model) is None
+def takes_flat(model: PreTrainedModel) -> bool:
+    """Whether `model` takes flat batches, as `probe.settle` has left it; else padded ones."""
+    return model.config._attn_implementation == NAME
 
 
 def why_not_flat(model: PreTrainedModel) -> str | None:

@@ -1,7 +1,9 @@
 """The only place that loads a model: tokenizer, 4-bit base, fresh adapter, trained adapter."""
 
+import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -18,10 +21,18 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from transformers.pytorch_utils import Conv1D
 
-from finetune.flat import attention, heads
+from finetune.flat import attention
+from finetune.model import probe
+from finetune.model.layers import layers_of
+from finetune.model.targets import check_targets, is_trained
 from finetune.model.weights import locate
 from finetune.params import Compute, Lora, Quantization
+
+log = logging.getLogger(__name__)
+
+SMALLEST_SHARE = 0.5  # of the layers' weights in 4 bits
 
 
 def resolve(compute: Compute) -> Compute:
@@ -38,7 +49,7 @@ def resolve(compute: Compute) -> Compute:
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of `models/base` or of an adapter's folder; its pad token is never EOS."""
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         names = (tokenizer.unk_token, *tokenizer.all_special_tokens)
         others = [name for name in names if name not in (None, tokenizer.eos_token)]
@@ -56,23 +67,63 @@ def load_base(
     compute = resolve(compute)
     if compute.num_threads and compute.device == "cpu":
         torch.set_num_threads(compute.num_threads)
-    attention.register()
+    folder = weights or locate(base)
     model = AutoModelForCausalLM.from_pretrained(
-        weights or locate(base),
+        folder,
         quantization_config=quantization_config(quantization, compute),
         dtype=getattr(torch, compute.dtype),
         device_map={"": _device(compute)},
-        attn_implementation=attention.NAME,
+        attn_implementation=_first_attention(folder),
         local_files_only=True,
         use_safetensors=True,
+        trust_remote_code=False,
     )
     _disarm_cpu_packing(model)
+    _check_share_in_4_bits(model)
     if quantization.dequantize:
         dequantize(model)
     model.requires_grad_(False)
     model.config.use_cache = False
-    heads.install(model)
+    probe.settle(model)
     return model
+
+
+def _first_attention(folder: Path) -> str:
+    """The attention to make the model with: `flat` where its code asks transformers for one.
+
+    Older architectures look theirs up in a table of their own, which has no such name.
+    """
+    attention.register()
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    if kind._supports_attention_backend:
+        return attention.NAME
+    return "sdpa" if kind._supports_sdpa else "eager"
+
+
+def share_in_4_bits(model: nn.Module) -> float:
+    """Of the weights in the decoder layers: how many are in 4 bits, 0 to 1.
+
+    Experts of a mixture are three-dimensional parameters, which bitsandbytes leaves as they are.
+    """
+    in_4_bits = others = 0
+    for layer in layers_of(model) or [model]:
+        packed = [each for each in layer.modules() if isinstance(each, Linear4bit)]
+        in_4_bits += sum(each.in_features * each.out_features for each in packed)
+        held = {id(each.weight) for each in packed}
+        others += sum(p.numel() for p in layer.parameters() if p.ndim > 1 and id(p) not in held)
+    return in_4_bits / (in_4_bits + others) if in_4_bits + others else 0.0
+
+
+def _check_share_in_4_bits(model: nn.Module) -> None:
+    share = share_in_4_bits(model)
+    if share < SMALLEST_SHARE:
+        raise ValueError(
+            f"only {share:.0%} of the weights in the layers of {type(model).__name__} are in 4 "
+            "bits: bitsandbytes quantises plain linear layers, not the experts of a mixture or "
+            "layers of a class of their own. The run would not be what params.yaml says: choose "
+            "another base model"
+        )
 
 
 def dequantize(model: nn.Module) -> None:
@@ -94,13 +145,44 @@ def dequantize(model: nn.Module) -> None:
 def add_lora(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     """A fresh adapter on `model`; its first weights are a function of `seed` alone.
 
-    Raises ValueError where a target module is not in the model.
+    What text never reaches (a tower for images) gets none. Raises ValueError where a target module
+    is not in the model.
     """
     check_targets(model, lora)
+    unreached = find_unreached(model, lora)
+    if unreached:
+        log.info(
+            f"lora: left out, because text never reaches them: {unreached[0]} and "
+            f"{len(unreached) - 1} more"
+        )
     set_seed(seed)
     # In float32 beside a bfloat16 model too: an update of 2.5e-5 is lost in a bfloat16 weight of
     # 0.01. `token_nll` computes with it in bfloat16.
-    return get_peft_model(model, _lora_config(lora), autocast_adapter_dtype=True)
+    config = _lora_config(lora, unreached)
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # the base's own biases too, where they are trained
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def find_unreached(model: PreTrainedModel, lora: Lora) -> list[str]:
+    """The linear modules that `lora` names and a pass over text does not call, sorted.
+
+    Not those inside of a decoder layer: which of its parts run may depend on the tokens.
+    """
+    head = model.get_output_embeddings()
+    wanted = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and is_trained(name, lora)
+    }
+    called = probe.find_called(model)
+    reached = [layer for layer in layers_of(model) if id(layer) in called]
+    inside = {id(each) for layer in reached for each in layer.modules()}
+    return sorted(
+        name for name, each in wanted.items() if id(each) not in called and id(each) not in inside
+    )
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False) -> PeftModel:
@@ -108,37 +190,6 @@ def load_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False) 
     return PeftModel.from_pretrained(
         model, str(folder), is_trainable=trainable, autocast_adapter_dtype=True
     )
-
-
-def check_targets(model: nn.Module, lora: Lora) -> None:
-    """Raise ValueError where `lora.target_modules` names what `model` does not have."""
-    if lora.target_modules == "all-linear":
-        return
-    if isinstance(lora.target_modules, str):
-        names = [name for name, _ in model.named_modules()]
-        if not any(re.fullmatch(lora.target_modules, name) for name in names):
-            raise ValueError(
-                f"lora.target_modules is {lora.target_modules!r}, which matches no whole name of a "
-                f"module, such as {next((n for n in names if n.endswith('_proj')), names[-1])}"
-            )
-        return
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
-    missing = [
-        target
-        for target in lora.target_modules
-        if not any(
-            name == target or name.endswith(f".{target}") for name, _ in model.named_modules()
-        )
-    ]
-    if missing:
-        raise ValueError(
-            f"lora.target_modules has {', '.join(missing)}, which the model lacks: "
-            f"it has {', '.join(sorted(linear - {'lm_head'}))}, or write all-linear"
-        )
 
 
 def quantization_config(quantization: Quantization, compute: Compute) -> BitsAndBytesConfig:
@@ -157,20 +208,27 @@ def _device(compute: Compute) -> str | int:
     return "cpu" if compute.device == "cpu" else int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _lora_config(lora: Lora) -> LoraConfig:
+def _lora_config(lora: Lora, unreached: Sequence[str] = ()) -> LoraConfig:
     targets = lora.target_modules
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=_excluded(lora, unreached),
         bias=lora.bias,
         use_rslora=lora.use_rslora,
-        exclude_modules=lora.exclude_modules,
         use_dora=lora.use_dora,
         init_lora_weights=lora.init_lora_weights if lora.init_lora_weights != "default" else True,
         task_type="CAUSAL_LM",
     )
+
+
+def _excluded(lora: Lora, unreached: Sequence[str]) -> str | list[str] | None:
+    """What params.yaml leaves out, and what text never reaches."""
+    if isinstance(lora.exclude_modules, str):
+        return "|".join([f"(?:{lora.exclude_modules})", *map(re.escape, unreached)])
+    return [*(lora.exclude_modules or []), *unreached] or None
 
 
 def _disarm_cpu_packing(model: nn.Module) -> None:

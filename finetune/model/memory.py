@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from finetune.flat.heads import PIECE
+from finetune.model.layers import layers_of
 from finetune.model.load import resolve
 from finetune.params import Compute, Quantization
 
@@ -129,11 +129,6 @@ def quantised(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module is not head:
             yield name, module
-
-
-def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers: what is recomputed and compiled one by one."""
-    return [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
 
 
 def recompute_layers(model: nn.Module) -> bool:

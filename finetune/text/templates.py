@@ -52,7 +52,7 @@ def apply_template(
 def stop_ids(tokenizer: Any) -> list[int]:
     """The tokens at which an answer ends: those of the chat template, and EOS; sorted."""
     found = {tokenizer.eos_token_id}
-    if tokenizer.chat_template is not None:
+    if getattr(tokenizer, "chat_template", None) is not None:
         found |= set(_end_tokens(tokenizer))
     return sorted(found - {None})
 

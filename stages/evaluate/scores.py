@@ -1,6 +1,5 @@
 """How answers are scored: ROUGE, the trivial answer, and bootstrap intervals. Nothing heavy."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
@@ -8,19 +7,19 @@ from statistics import median_low
 import numpy as np
 from rouge_score import rouge_scorer, tokenizers
 
-_WORD = re.compile(r"[^\W_]+")
+from finetune.text.words import words
 
 
 class _Words(tokenizers.Tokenizer):
-    """Lower-case words in any script.
+    """Words in any script, and the signs that change what is meant.
 
-    On ASCII text these are rouge-score's own tokens; its default drops every other letter, so that
-    an answer in Greek would score 0. No stemmer: Porter's is for English, and a title is short
-    enough for its exact words to matter.
+    On ASCII text without such signs these are rouge-score's own tokens; its default drops every
+    other letter, so that an answer in Greek would score 0, and takes C++ for C#. No stemmer:
+    Porter's is for English, and a title is short enough for its exact words to matter.
     """
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        return words(text, signs=True)
 
 
 _ROUGE = rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=_Words())
@@ -37,8 +36,8 @@ class Rouge:
 def rouge(reference: str, answer: str) -> Rouge:
     """ROUGE-1 and ROUGE-L F1 of one answer (Lin 2004), by the package rouge-score.
 
-    Words are lower-cased and not stemmed. Two texts without a word in common, or an empty text,
-    score 0.
+    Words are those of finetune.text.words with signs, not stemmed. Two texts without a word in
+    common, or an empty text, score 0.
     """
     scores = _ROUGE.score(reference, answer)
     return Rouge(scores["rouge1"].fmeasure, scores["rougeL"].fmeasure)
@@ -50,8 +49,8 @@ def trivial_answers(questions: Sequence[str], references: Sequence[str]) -> list
     A model that scores no better than this has not read the question. N is taken from the very
     references that are scored, which flatters the trivial answer a little: the right direction.
     """
-    words = median_low(len(reference.split()) for reference in references)
-    return [" ".join(question.split()[:words]) for question in questions]
+    count = median_low(len(reference.split()) for reference in references)
+    return [" ".join(question.split()[:count]) for question in questions]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Fetch the base model: weights into a cache on this machine, their manifest into `models/base`.
 
-In: the `model` section of params.yaml. Out: manifest.json (what the weights are, by sha256), and
-the small files (tokenizer, configuration) that preprocess needs.
+In: the `model` section of params.yaml, and what the run will ask of it. Out: manifest.json (what
+the weights are, by sha256), and the small files (tokenizer, configuration) that preprocess needs.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from finetune.errors import run
+from finetune.model.check import check_base
 from finetune.model.weights import describe, obtain
 from finetune.params import Model, load
 from finetune.records import write_json
@@ -19,9 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    model = load().model
-    weights = obtain(model)
-    write_base(model, weights, out)
+    params = load()
+    weights = obtain(params.model, lambda folder: check_base(folder, params))
+    write_base(params.model, weights, out)
 
 
 def write_base(model: Model, weights: Path, out: Path) -> None:

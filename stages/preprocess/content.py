@@ -1,23 +1,41 @@
-"""The main content of a page as text: headings, paragraphs, lists and tables, no boilerplate."""
+"""The main content of a page as text: headings, paragraphs, lists and tables, no boilerplate.
 
+trafilatura finds it; what stands in its way is taken out before, and what it finds is written as
+everything else here is.
+"""
+
+import logging
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 
+import trafilatura
 from bs4 import BeautifulSoup, Tag
 from bs4.element import NavigableString, PreformattedString
+from lxml import etree, html
+from trafilatura.settings import DEFAULT_CONFIG
 
-_AROUND = [  # not what the page is about, whatever it says
+_NEVER = [  # no text that people read
     "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "embed",
-    "form", "button", "select", "input", "textarea", "label", "nav", "aside", "footer", "dialog",
-    "audio", "video", "map", "menu",
+    "button", "select", "input", "textarea", "audio", "video", "map",
+]  # fmt: skip
+_AROUND = ["form", "label", "nav", "aside", "footer", "dialog", "menu"]  # rarely the content
+_INLINE = [
+    "time", "abbr", "acronym", "data", "meter", "output", "small", "big", "cite", "mark", "dfn",
+    "kbd", "samp", "var", "ins", "bdi", "bdo", "ruby", "rb", "q", "u", "tt", "font", "nobr", "wbr",
 ]  # fmt: skip
 _ROLES = {"navigation", "banner", "contentinfo", "search", "complementary", "dialog", "alert"}
 _NAMES = re.compile(
-    r"(?:^|[-_ ])(?:ad|ads|advert\w*|banner|breadcrumbs?|comments?|consent|cookies?|copyright|"
-    r"footer|gdpr|header|masthead|menu|modal|nav|navbar|navigation|newsletter|pager|pagination|"
-    r"popup|promo|related|share|sharing|sidebar|skip|social|sponsored|subscribe|tags|toc|toolbar|"
-    r"widget)(?:$|[-_ ])",
+    r"(?:^|[-_ ])(?:ad|ads|advert\w*|breadcrumbs?|comments?|consent|cookies?|copyright|footer|gdpr|"
+    r"masthead|menu|modal|mw-editsection|nav|navbar|navigation|newsletter|pager|pagination|popup|"
+    r"promo|related|share|sharing|sidebar|skip|social|sponsored|subscribe|toc|toolbar)(?:$|[-_ ])",
     re.IGNORECASE,
+)
+logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # that it found nothing is no news
+_HOLDS_CONTENT = 0.4  # of a page's text: what has more is no boilerplate, whatever it is called
+_EDIT = re.compile(
+    r"(?im)[ \t]*\[\s*(?:edit|bearbeiten|modifier|editar|modifica|bewerken|redigera|"
+    r"править|編集|编辑)(?:\s*[|·]\s*[^\]\n]{1,40})?\s*\][ \t]*$"
 )
 _HEADINGS = {f"h{n}": "#" * n for n in range(1, 7)}
 _BLOCKS = {
@@ -27,7 +45,17 @@ _BLOCKS = {
 }  # fmt: skip
 _BOXES = ["div", "section", "header", "ul", "ol", "dl", "table", "figure", "p", "span"]
 _IN_LAYOUT = ["table", "p", "ul", "ol", "div", "pre", *_HEADINGS]  # a table that holds them is none
-_PARENTS_OF_TEXT = ("p", "li", "pre", "td", "blockquote", "dd")
+_TEI = {
+    "row": "tr",
+    "cell": "td",
+    "lb": "br",
+    "quote": "blockquote",
+    "hi": "b",
+    "ref": "a",
+    "del": "s",
+}
+_CONFIG = deepcopy(DEFAULT_CONFIG)
+_CONFIG["DEFAULT"]["MIN_EXTRACTED_SIZE"] = "1"  # below it, it takes all text of the page in a lump
 LINKS = 0.8  # of a list's text: above that it leads elsewhere and says nothing itself
 
 
@@ -43,43 +71,88 @@ def main_text(soup: BeautifulSoup) -> str:
     """The text of the page's main part. Takes the boilerplate out of `soup` for good."""
     root = soup.body or soup
     _strip(root)
-    blocks = [block for block in _render(_main_part(root)) if block]
-    return "\n\n".join(_without_empty_sections(blocks))
+    found = _find(str(soup))
+    # On pages of a sentence or two it finds nothing, or loses what little there is.
+    part = found if found and len(_line(found)) * 2 > len(_line(_named_part(root))) else None
+    blocks = [block for block in _render(part or _named_part(root)) if block]
+    return _EDIT.sub("", "\n\n".join(_without_empty_sections(blocks)))
 
 
 def element_text(element: Tag) -> str:
-    """The text of one element, in blocks."""
+    """The text of one element, in blocks; of a heading without its marks."""
+    if element.name in _HEADINGS:
+        return _line(element)
     return "\n\n".join(block for block in _render(element) if block)
 
 
 def _strip(root: Tag) -> None:
-    for tag in root.find_all(_AROUND):
+    for tag in root.find_all(_NEVER):
         tag.decompose()
-    for tag in root.find_all(_BOXES):
-        if tag.decomposed:
-            continue
-        hidden = tag.has_attr("hidden") or tag.get("aria-hidden") == "true"
-        names = " ".join([*tag.get_attribute_list("class"), str(tag.get("id") or "")])
-        outer = tag.name == "header" and not tag.find_parent(["main", "article"])
-        if hidden or outer or tag.get("role") in _ROLES or (names and _NAMES.search(names)):
+    limit = _HOLDS_CONTENT * len(_line(root))
+    for tag in root.find_all([*_AROUND, *_BOXES]):
+        if not tag.decomposed and _is_around(tag) and len(_line(tag)) <= max(limit, 80):
             tag.decompose()
+    for tag in root.find_all(_is_hidden):
+        if not tag.decomposed:
+            tag.decompose()
+    for tag in root.find_all(_INLINE):  # trafilatura drops some of them with their text
+        tag.unwrap()
+    for pre in root.find_all("pre"):  # as trafilatura keeps lines: without colours, in <code>
+        pre.string = pre.get_text()
+        pre.string.wrap(Tag(name="code"))
 
 
-def _main_part(root: Tag) -> Tag:
-    """The element that says it is the main one, else the one with most text right inside."""
-    named = [root.find("main"), root.find(attrs={"role": "main"}), *root.find_all("article")[:2]]
-    articles = [each for each in named[2:] if each]
-    for part in [*named[:2], articles[0] if len(articles) == 1 else None]:
-        if part and len(part.get_text(strip=True)) > 0:
+def _is_around(tag: Tag) -> bool:
+    names = " ".join([*tag.get_attribute_list("class", []), str(tag.get("id") or "")])
+    outer = tag.name == "header" and not tag.find_parent(["main", "article"])
+    return bool(tag.name in _AROUND or outer or tag.get("role") in _ROLES or _NAMES.search(names))
+
+
+def _is_hidden(tag: Tag) -> bool:
+    return tag.has_attr("hidden") or tag.get("aria-hidden") == "true"
+
+
+def _named_part(root: Tag) -> Tag:
+    """The element that says it is the main one, else all."""
+    articles = root.find_all("article", limit=2)
+    for part in [root.find("main"), root.find(attrs={"role": "main"}), *articles[:1]]:
+        if part and _line(part) and (part.name != "article" or len(articles) == 1):
             return part
-    scores: dict[int, tuple[int, Tag]] = {}
-    for tag in root.find_all(_PARENTS_OF_TEXT):
-        for parent, share in zip(tag.parents, (2, 1), strict=False):
-            score, _ = scores.get(id(parent), (0, parent))
-            scores[id(parent)] = (score + share * len(_line(tag)), parent)
-    best = max(scores.values(), key=lambda each: each[0], default=(0, root))[1]
-    # Where paragraphs are spread over many boxes, the best box would lose the others.
-    return best if len(_line(best)) * 2 > len(_line(root)) else root
+    return root
+
+
+def _find(page: str) -> Tag | None:
+    """The main content by trafilatura, as the HTML that `_render` reads; None where it finds none.
+
+    Without a network, a date or comments, and always the same: no deduplication, whose memory is
+    of other pages.
+    """
+    try:
+        document = trafilatura.bare_extraction(
+            page, include_comments=False, include_formatting=True, deduplicate=False, config=_CONFIG
+        )
+    except (ValueError, etree.LxmlError, RecursionError):
+        return None
+    if document is None or document.body is None:
+        return None
+    for element in document.body.iter(etree.Element):
+        element.tag = _html_tag(element)
+    found = BeautifulSoup(html.tostring(document.body, encoding="unicode"), "lxml")
+    return found.body or found
+
+
+def _html_tag(element: etree._Element) -> str:
+    """The HTML element of one of trafilatura's TEI."""
+    kind = element.get("rend") or ""
+    if element.tag == "head":
+        return kind if kind in _HEADINGS else "h2"
+    if element.tag == "list":
+        return kind if kind in ("ol", "dl") else "ul"
+    if element.tag == "item":
+        return "div" if kind.startswith(("dt", "dd")) else "li"
+    if element.tag == "code":
+        return "pre" if "\n" in "".join(element.itertext()).strip() else "code"
+    return _TEI.get(element.tag, element.tag)
 
 
 def _without_empty_sections(blocks: list[str]) -> list[str]:

@@ -1,28 +1,27 @@
 """From a captured page to the columns that a document's template can name.
 
 They are `url`, `title` and `text`, and those of `preprocess.selectors`. What the page says by
-schema.org comes first, then what the selectors find, then the main content.
+schema.org comes first, then what the selectors find, then the main content; the first two only
+where they are a fair share of it, unless a selector says what `text` is.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 import soupsieve
 from bs4 import BeautifulSoup
-from w3lib.encoding import html_to_unicode
-from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
 
+from finetune.web import decode_html, is_html, read_warc_record
 from stages.preprocess.content import element_text, main_text, main_title
 from stages.preprocess.documents import Rejected
-from stages.preprocess.structured import find_thing, thing_text, thing_title
+from stages.preprocess.structured import find_thing, is_whole, thing_text, thing_title
 
 CAPTURE = "capture.warc.gz"
 MAX_PAGE_BYTES = 8_000_000
 MAX_TAGS = 60_000  # a parsed tag takes about 1 kB
+FAIR_SHARE = 0.25  # of the main text, that structured data or selectors must have to replace it
+WHOLE_SHARE = 0.05  # if they are a whole recipe, as its page may tell a long story before
 MAX_DEPTH = 120  # pages that people read stay below 60
-_HTML = re.compile(r"(?i)\s*(text/html|application/xhtml\+xml)\s*(;|$)")
 
 
 def check_selectors(selectors: dict[str, dict[str, str]]) -> None:
@@ -43,11 +42,14 @@ def is_captured(row: dict[str, Any], folder: Path) -> bool:
 
 
 def extract_row(row: dict[str, Any], folder: Path, selectors: dict[str, str]) -> dict[str, Any]:
-    """The columns of the page that a row stands for. Raises Rejected."""
-    content_type, body = read_capture(folder / CAPTURE, row["warc_offset"])
-    if not _HTML.match(content_type or str(row.get("content_type") or "text/html")):
+    """The columns of the page that a row stands for. Raises Rejected, or ValueError where the
+    capture has no record at the row's place: then it is not the one that the rows belong to."""
+    record = read_warc_record(folder / CAPTURE, row["warc_offset"], MAX_PAGE_BYTES)
+    if len(record.body) > MAX_PAGE_BYTES:
+        raise Rejected("page_too_large")
+    if not is_html(record.content_type or str(row.get("content_type") or "text/html")):
         raise Rejected("page_is_no_html")
-    return {**row, **extract(html_to_unicode(content_type or None, body)[1], selectors)}
+    return {**row, **extract(decode_html(record.content_type, record.body), selectors)}
 
 
 def extract(page: str, selectors: dict[str, str]) -> dict[str, str]:
@@ -60,22 +62,6 @@ def extract(page: str, selectors: dict[str, str]) -> dict[str, str]:
     return _columns(soup, selectors)
 
 
-def read_capture(path: Path, offset: int) -> tuple[str, bytes]:
-    """Content-Type and body of the response at an offset. Raises Rejected, or ValueError where
-    there is no record at that place: then the capture is not the one that the rows belong to."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            record = next(iter(ArchiveIterator(file)))
-            body = record.content_stream().read(MAX_PAGE_BYTES + 1)
-            headers = record.http_headers
-    except (ArchiveLoadFailed, StopIteration, EOFError) as error:
-        raise ValueError(f"{path} has no record at {offset} ({error}); fetch it again") from None
-    if len(body) > MAX_PAGE_BYTES:
-        raise Rejected("page_too_large")
-    return (headers.get_header("Content-Type") or "") if headers else "", body
-
-
 def _depth(soup: BeautifulSoup) -> int:
     """How deep the deepest tag is."""
     depths = {id(soup): 0}
@@ -85,17 +71,20 @@ def _depth(soup: BeautifulSoup) -> int:
 
 
 def _columns(soup: BeautifulSoup, selectors: dict[str, str]) -> dict[str, str]:
-    title = main_title(soup)
+    title, thing = main_title(soup), find_thing(soup)
     selected = {
         field: "\n\n".join(filter(None, map(element_text, soup.select(selector))))
         for field, selector in selectors.items()
     }
-    if thing := find_thing(soup):
-        columns = {"title": thing_title(thing) or title, "text": thing_text(thing)}
-        if columns["text"]:
-            return {**selected, **columns}
-    if any(selected.values()):
-        joined = "\n\n".join(text for field, text in selected.items() if text and field != "title")
+    joined = "\n\n".join(text for field, text in selected.items() if text and field != "title")
+    main = main_text(soup).removeprefix(f"# {title}\n\n")
+    if thing and _is_fair(thing_text(thing), main, whole=is_whole(thing)):
+        return {**selected, "title": thing_title(thing) or title, "text": thing_text(thing)}
+    if selected.get("text") or _is_fair(joined, main):
         return {"title": title, "text": joined, **selected}
-    text = main_text(soup)
-    return {**selected, "title": title, "text": text.removeprefix(f"# {title}\n\n")}
+    return {"title": title, **selected, "text": main}
+
+
+def _is_fair(text: str, main: str, *, whole: bool = False) -> bool:
+    """Whether a text can stand for the page: a label in the margin of an article cannot."""
+    return bool(text) and len(text) >= (WHOLE_SHARE if whole else FAIR_SHARE) * len(main)

@@ -1,29 +1,15 @@
 """Which split a document belongs to: its source's own, else by a hash of what it says."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 from finetune.params import Preprocess
 from finetune.records import SPLITS
+from finetune.text.words import utf8_words as words  # noqa: F401, for all that compares rows
 from stages.preprocess.documents import Turn
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 LEAK = len(SPLITS)  # a text of preprocess.leak_files: compared with training, never written
-
-# Words; in scripts that write no spaces between words, each character.
-_SPACELESS = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
-)
-_WORD = re.compile(rf"[^\W{_SPACELESS}]+|[{_SPACELESS}]")
-_ASCII_WORD = re.compile(rb"\w+")
-
-
-def words(text: str) -> list[bytes]:
-    """The words of a text without case and punctuation, in UTF-8; all of it where it has none."""
-    if text.isascii():
-        return _ASCII_WORD.findall(text.lower().encode()) or [text.encode()]
-    return [word.encode() for word in _WORD.findall(text.casefold())] or [text.encode()]
 
 
 def document_hash(turns: Sequence[Turn]) -> int:
@@ -31,9 +17,9 @@ def document_hash(turns: Sequence[Turn]) -> int:
     return _hash("\x1e".join(f"{role}\x1f{text}" for role, text in turns).encode())
 
 
-def question_hash(words: Sequence[bytes]) -> int:
+def question_hash(found: Sequence[bytes]) -> int:
     """64 bits of what must not be in two splits, by its words."""
-    return _hash(b" ".join(words))
+    return _hash(b" ".join(found))
 
 
 def choose_split(own: str, question: int, missing: Sequence[int], settings: Preprocess) -> int:

@@ -1,13 +1,13 @@
 """Recipes and products that a page describes by schema.org, as JSON-LD or microdata."""
 
 import html
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from bs4 import BeautifulSoup
 
+from finetune.web import read_json_ld
 from stages.preprocess.microdata import MAX_DEPTH, Thing, read_microdata
 
 _WANTED = ("Recipe", "Product")
@@ -34,6 +34,12 @@ def thing_text(thing: Thing) -> str:
     """A recipe or product as a person would write it down, without its name."""
     blocks = _recipe(thing) if "Recipe" in _types(thing) else _product(thing)
     return "\n\n".join(block for block in blocks if block)
+
+
+def is_whole(thing: Thing) -> bool:
+    """Whether it is a recipe that one can cook by: with ingredients and steps."""
+    ingredients = thing.get("recipeIngredient") or thing.get("ingredients")
+    return bool("Recipe" in _types(thing) and ingredients and thing.get("recipeInstructions"))
 
 
 def _recipe(thing: Thing) -> Iterator[str]:
@@ -68,11 +74,9 @@ def _product(thing: Thing) -> Iterator[str]:
 
 
 def _json_ld(soup: BeautifulSoup) -> Iterator[Thing]:
-    for script in soup.find_all("script", type=re.compile(r"^application/ld\+json", re.I)):
-        try:
-            yield from _walk(json.loads(script.get_text(), strict=False))
-        except (ValueError, RecursionError):
-            continue  # the page's own fault; its microdata or main content is left
+    scripts = soup.find_all("script", type=re.compile(r"^application/ld\+json", re.I))
+    for value in read_json_ld(script.get_text() for script in scripts):
+        yield from _walk(value)
 
 
 def _walk(value: Any, depth: int = 0) -> Iterator[Thing]:

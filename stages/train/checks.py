@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from transformers import SchedulerType, get_scheduler
 from transformers.training_args import OptimizerNames
 
-from finetune.model.load import check_targets
 from finetune.model.memory import skeleton
+from finetune.model.targets import check_targets
 from finetune.params import Params
 from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS

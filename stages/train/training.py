@@ -133,13 +133,12 @@ def load_model(
     if params.train.compile:
         start_compiler()
     model = load_base(base, memory.quantization, params.compute, weights)
-    plan.padded = not attention.settle(model)
+    plan.padded = not attention.takes_flat(model)
     few = plan.supervised.sum() < FEW * plan.lengths.sum()
     plan.reads_few = bool(few) and last_layer.install(model)
     plan.captured = params.train.compile and _captures_pay(plan, memory)
     model = add_lora(model, params.lora, params.seed)
-    if not params.lora.use_dora:  # its products are peft's own
-        low_rank.install(model)
+    low_rank.install(model)
     if params.train.compile:
         compile_layers(model)
     if start or params.train.init_adapter:

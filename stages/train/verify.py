@@ -65,7 +65,7 @@ def reload_loss(params: Params, base: Path, prepared: Path, adapter: Path, budge
         raise ValueError(damage)
     quantization, _ = fit_evaluation(base, params.quantization, params.compute, budget)
     model = load_base(base, quantization, params.compute)
-    padded = not attention.settle(model)
+    padded = not attention.takes_flat(model)
     model = load_adapter(model, adapter)
     # Without this, peft asks the hub whether the vocabulary was enlarged.
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -4,7 +4,7 @@ import torch
 from peft import PeftModel
 
 from finetune.flat.heads import LossHead
-from finetune.model.memory import layers_of
+from finetune.model.layers import layers_of
 
 # Layers, the last and others, in training and evaluation, flat and stacked: each is a graph.
 GRAPHS = 64

@@ -7,7 +7,6 @@ recomputed. The examples of a step, and so the result, stay the same.
 import logging
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,8 @@ from torch import nn
 
 from finetune.flat.heads import PIECE
 from finetune.model import memory
+from finetune.model.layers import layers_of
+from finetune.model.targets import is_trained
 from finetune.params import Lora, Params, Quantization
 from stages.train.steps import Plan
 
@@ -152,7 +153,7 @@ def estimate(model: nn.Module, params: Params, fit: Fit, shards: int = 1) -> Est
     workspace    the largest weight dequantised, twice; of `shards` (FSDP), also two whole layers
     loading      under FSDP, each process loads all weights before it keeps its share
     """
-    width, layers = memory.bytes_of(params.compute), memory.layers_of(model)
+    width, layers = memory.bytes_of(params.compute), layers_of(model)
     trained = _trained_weights(model, params.lora)
     floats = _activation_floats(model, params, fit)
     words, hidden = model.get_output_embeddings().weight.shape
@@ -267,9 +268,7 @@ def _activation_floats(model: nn.Module, params: Params, fit: Fit) -> float:
     """Numbers kept for a token until the backward pass."""
     kept = KEPT_COMPILED if params.train.compile else KEPT_EAGER
     names = {id(module): name for name, module in model.named_modules()}
-    layers = [
-        _layer_floats(names[id(layer)], layer, params.lora) for layer in memory.layers_of(model)
-    ]
+    layers = [_layer_floats(names[id(layer)], layer, params.lora) for layer in layers_of(model)]
     if not fit.recomputed:
         return kept * sum(layers)
     hidden = model.get_output_embeddings().weight.shape[1]
@@ -280,21 +279,8 @@ def _trained_weights(model: nn.Module, lora: Lora) -> int:
     return sum(
         lora.r * (m.in_features + m.out_features)
         for name, m in memory.quantised(model)
-        if _is_trained(name, lora)
+        if is_trained(name, lora)
     )
-
-
-def _is_trained(name: str, lora: Lora) -> bool:
-    if lora.exclude_modules and _names(name, lora.exclude_modules):
-        return False
-    return lora.target_modules == "all-linear" or _names(name, lora.target_modules)
-
-
-def _names(name: str, wanted: str | Sequence[str]) -> bool:
-    """Whether a module's name matches an expression, or ends in one of several names."""
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, name) is not None
-    return any(name == each or name.endswith(f".{each}") for each in wanted)
 
 
 def _layer_floats(prefix: str, layer: nn.Module, lora: Lora) -> float:
@@ -306,7 +292,7 @@ def _layer_floats(prefix: str, layer: nn.Module, lora: Lora) -> float:
     named = layer.named_modules(prefix=prefix)
     found = [(name, m) for name, m in named if isinstance(m, nn.Linear)]
     written = sum(m.out_features for _, m in found)
-    read = {(n.rpartition(".")[0], m.in_features) for n, m in found if _is_trained(n, lora)}
-    dropped = sum(m.in_features for n, m in found if _is_trained(n, lora)) if lora.dropout else 0
+    read = {(n.rpartition(".")[0], m.in_features) for n, m in found if is_trained(n, lora)}
+    dropped = sum(m.in_features for n, m in found if is_trained(n, lora)) if lora.dropout else 0
     norms = 2 * math.ceil(min((m.in_features for _, m in found), default=0))
     return written + sum(size for _, size in read) + norms + dropped

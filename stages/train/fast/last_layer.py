@@ -12,8 +12,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from finetune.flat.batches import MicroBatch
-from finetune.model.memory import layers_of
+from finetune.flat.attention import takes_flat
+from finetune.flat.batches import MicroBatch, collate_flat
+from finetune.flat.losses import token_nll
+from finetune.model.layers import layers_of
+from finetune.model.probe import agree, evaluating, make_examples
 
 # The model's keyword argument, int64 [positions]: where the last hidden states are read.
 ARGUMENT = "read_positions"
@@ -23,14 +26,20 @@ def install(model: PreTrainedModel) -> bool:
     """Make `model` heed `read_positions`; say whether it does.
 
     Not where the last layer has no part named `mlp` that turns one tensor into one of the same
-    shape, token by token.
+    shape, token by token; nor where the losses of two short examples are not the same with it.
     """
-    layer = layers_of(model)[-1]
-    feed_forward = getattr(layer, "mlp", None)
+    layers = layers_of(model)
+    feed_forward = getattr(layers[-1], "mlp", None) if layers and takes_flat(model) else None
     if feed_forward is None or not _goes_token_by_token(feed_forward, model):
         return False
-    Selection(layer, feed_forward)
-    return True
+    batch = collate_flat(make_examples(model, supervised=2)).to(model.device)
+    with evaluating(model):
+        before = token_nll(model, batch)
+        selection = Selection(layers[-1], feed_forward)
+        if agree(before, token_nll(model, select(batch)), model.dtype):
+            return True
+    selection.remove()
+    return False
 
 
 def select(batch: MicroBatch) -> MicroBatch:
@@ -55,9 +64,16 @@ class Selection:
     def __init__(self, layer: nn.Module, feed_forward: nn.Module) -> None:
         self._positions: torch.Tensor | None = None
         self._whole: torch.Tensor | None = None
-        layer.register_forward_pre_hook(self._note, with_kwargs=True)
-        feed_forward.register_forward_pre_hook(self._take)
-        feed_forward.register_forward_hook(self._put)
+        self._handles = (
+            layer.register_forward_pre_hook(self._note, with_kwargs=True),
+            feed_forward.register_forward_pre_hook(self._take),
+            feed_forward.register_forward_hook(self._put),
+        )
+
+    def remove(self) -> None:
+        """Leave the layer as it was."""
+        for handle in self._handles:
+            handle.remove()
 
     def _note(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -5,8 +5,10 @@ them at once, it is read once instead of three times, and one gradient comes bac
 The scale is applied to the `r` numbers of a token, not to the thousands that come out of B.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,38 +18,88 @@ from peft.tuners.lora.layer import LoraVariant
 from torch import nn
 from torch.nn.functional import linear
 
-from finetune.flat.heads import short_pass
+from finetune.model.probe import agree, short_losses
+
+log = logging.getLogger(__name__)
 
 
 def install(model: PeftModel) -> None:
-    """Let every LoRA layer of `model` take its products from here; but for rounding, the same ones.
+    """Let the LoRA layers of `model` take their products from here, where they are the same ones.
 
-    A layer that reads a tensor of its own, or drops some of it, stands alone.
+    Losses of two short examples are compared before and after, with a B that is not zero. A layer
+    that drops some of what it reads stands alone; one that is no plain pair of matrices (DoRA, an
+    embedding, a parameter of three dimensions) stays peft's.
     """
     adapter = model.active_adapter
-    for layers in readers(model):
-        drops = not isinstance(layers[0].lora_dropout[adapter], nn.Identity)
-        for group in [[layer] for layer in layers] if drops else [layers]:
-            product = SharedProduct(group, adapter)
-            for number, layer in enumerate(group):
+    groups = list(_groups(model, adapter))
+    dtype = model.get_base_model().dtype
+    with _visible(model):
+        before = short_losses(model)
+        for layers in groups:
+            product = SharedProduct(layers, adapter)
+            for number, layer in enumerate(layers):
                 layer.lora_variant[adapter] = FromSharedProduct(product, number)
                 # Autocast does it; a cast here would make another tensor for each layer.
                 layer.cast_input_dtype_enabled = False
+        try:
+            same = agree(before, short_losses(model), dtype)
+        except (RuntimeError, TypeError, ValueError):
+            same = False
+        if same:
+            return
+        for layer in (layer for layers in groups for layer in layers):
+            del layer.lora_variant[adapter]
+            layer.cast_input_dtype_enabled = True
+    log.info("low-rank products as peft makes them: sharing them changes this model's losses")
+
+
+def _groups(model: PeftModel, adapter: str) -> Iterator[list[LoraLayer]]:
+    """The plain LoRA layers that share a product."""
+    for layers in readers(model):
+        plain = [layer for layer in layers if _is_plain(layer, adapter)]
+        alone = any(not isinstance(layer.lora_dropout[adapter], nn.Identity) for layer in plain)
+        yield from [[layer] for layer in plain] if alone else [plain] if plain else []
+
+
+def _is_plain(layer: LoraLayer, adapter: str) -> bool:
+    matrices = (layer.lora_A, layer.lora_B)
+    return (
+        all(adapter in each and type(each[adapter]) is nn.Linear for each in matrices)
+        and adapter not in layer.lora_variant
+        and not layer.use_dora.get(adapter)
+    )
+
+
+@contextmanager
+def _visible(model: PeftModel) -> Iterator[None]:
+    """Every B drawn at random, and zero or what it was again afterwards."""
+    weights = [p for name, p in model.named_parameters() if "lora_B" in name and p.requires_grad]
+    kept = [weight.detach().clone() for weight in weights]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in weights:
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, kept, strict=True):
+                weight.copy_(value)
 
 
 def readers(model: PeftModel) -> list[list[LoraLayer]]:
     """The LoRA layers in the order in which they run, those together that read the same tensor."""
-    read: dict[int, list[LoraLayer]] = defaultdict(list)
+    read: dict[tuple[int, int], list[LoraLayer]] = defaultdict(list)
     kept: list[torch.Tensor] = []  # while they are, no two of them have the same id
 
     def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
         kept.append(args[0])
-        read[id(args[0])].append(layer)
+        read[id(args[0]), args[0].shape[-1]].append(layer)
 
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
-        short_pass(model)
+        short_losses(model)
     finally:
         for handle in handles:
             handle.remove()
