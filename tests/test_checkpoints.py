@@ -15,6 +15,7 @@ from finetune.records import write_json
 from stages.train import fingerprint
 from stages.train.fingerprint import describe_run, differences, digest
 from stages.train.store import Store
+from tests.test_contract import imported
 
 FACTS = {"seed": 1, "lora": {"r": 8}}
 
@@ -355,3 +356,31 @@ def test_another_number_of_processes_must_have_the_same_examples_in_a_step(descr
     half = {"train__per_device_train_batch_size": 2}
     facts = describe(2, **start, **half, train__resume_accept=names)
     assert facts["continued"]["changes"]["processes"] == {"from": 1, "to": 2}
+
+
+# What train imports and what shapes no number of the adapter: it checks, words, times or writes.
+SHAPES_NOTHING = {
+    "finetune/checkpoints.py",
+    "finetune/errors.py",
+    "finetune/hub_client.py",
+    "finetune/model/weights.py",
+    "finetune/params.py",
+    "finetune/records.py",
+    "stages/cost.py",
+    "stages/train/__main__.py",
+    "stages/train/card.py",
+    "stages/train/checks.py",
+    "stages/train/cost.py",
+    "stages/train/curves.py",
+    "stages/train/fingerprint.py",
+    "stages/train/health.py",
+    "stages/train/interruption.py",
+    "stages/train/outputs.py",
+    "stages/train/store.py",
+    "stages/train/verify.py",
+}
+
+
+def test_every_file_that_train_imports_is_in_the_fingerprint_or_known_to_shape_nothing():
+    files = {path.as_posix() for path in imported(Path("stages/train/__main__.py"))}
+    assert files - set(fingerprint._code()) == SHAPES_NOTHING

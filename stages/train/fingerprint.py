@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # a long run must outlive a change in it.
 CODE = (
     "finetune/flat",
+    "finetune/model/layers.py",
     "finetune/model/load.py",
+    "finetune/model/memory.py",
+    "finetune/model/probe.py",
+    "finetune/model/targets.py",
     "finetune/text/tokens.py",
     "stages/train/adapter.py",
     "stages/train/callbacks.py",
