@@ -6,6 +6,7 @@ everything wrong with it.
 
 import difflib
 import json
+import re
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's bound
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Split = Literal["all", "train", "validation", "test"]
@@ -227,14 +229,22 @@ class Compute:
 
 @section
 class Lora:
-    """The adapter (arXiv:2106.09685), by peft's names."""
+    """The adapter (arXiv:2106.09685), by peft's names.
+
+    `target_modules` is all-linear, a list of names, or a regular expression for whole names; so is
+    `exclude_modules`. No initialisation that changes the base's weights (PiSSA, OLoRA, LoftQ): the
+    base is stored in 4 bits, and the adapter would be one of a base that nobody else has.
+    """
 
     r: Positive
     alpha: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: Literal["all-linear"] | list[Text]
+    target_modules: Text | list[Text]
     bias: Literal["none", "all", "lora_only"]
     use_rslora: bool
+    exclude_modules: Text | list[Text] | None
+    use_dora: bool
+    init_lora_weights: Literal["default", "gaussian", "orthogonal"]
 
 
 @section
@@ -263,6 +273,14 @@ class Train:
     resume_from: str | None
     init_adapter: str | None
     report_to: list[Literal["tensorboard", "wandb"]]
+    keep_unfinished: Count
+    resume_accept: list[Text]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    lr_scheduler_kwargs: dict[str, Any]
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)]
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)]
+    adam_epsilon: Annotated[float, Field(gt=0, lt=1)]
+    metric_for_best_model: Annotated[str, StringConstraints(pattern=r"^eval_loss(_[\w-]+)?$")]
 
 
 @section
@@ -289,7 +307,7 @@ class Params:
     """All of params.yaml."""
 
     name: Name
-    seed: Count
+    seed: Seed
     launch: Launch
     model: Model
     data: Data
@@ -333,7 +351,17 @@ def contradictions(params: Params) -> list[str]:
     """What is wrong with values that are each valid alone; one line each."""
     return [
         f"  {message}"
-        for check in (_model, _sources, _documents, _mixture, _preprocess, _steps, _memory, _launch)
+        for check in (
+            _model,
+            _sources,
+            _documents,
+            _mixture,
+            _preprocess,
+            _lora,
+            _steps,
+            _memory,
+            _launch,
+        )
         for message in check(params)
     ]
 
@@ -481,6 +509,25 @@ def _preprocess(params: Params) -> list[str]:
     return found
 
 
+def _lora(params: Params) -> list[str]:
+    lora, found = params.lora, []
+    for name in ("target_modules", "exclude_modules"):
+        value = getattr(lora, name)
+        if not isinstance(value, str) or value == "all-linear":
+            continue
+        try:
+            re.compile(value)
+        except re.error as error:
+            found.append(f"lora.{name} is {value!r}, which is no regular expression: {error}")
+        if value.isidentifier():
+            found.append(
+                f"lora.{name} is {value!r}: write [{value}], or an expression for whole names"
+            )
+    if lora.init_lora_weights == "orthogonal" and lora.r % 2:
+        found.append(f"lora.r is {lora.r}: init_lora_weights orthogonal needs an even one")
+    return found
+
+
 def _steps(params: Params) -> list[str]:
     train, found = params.train, []
     if (train.max_steps is None) == (train.num_train_epochs is None):
@@ -504,6 +551,10 @@ def _steps(params: Params) -> list[str]:
         )
     if train.resume_from and train.init_adapter:
         found.append("train.resume_from and train.init_adapter: set at most one")
+    if train.warmup_steps and train.warmup_ratio:
+        found.append("train.warmup_steps and train.warmup_ratio: leave at least one at 0")
+    if train.resume_accept and not train.resume_from:
+        found.append("train.resume_accept is of a checkpoint: name it in train.resume_from")
     return found
 
 

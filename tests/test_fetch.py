@@ -419,7 +419,9 @@ def test_a_parquet_value_that_cannot_be_read_is_named_by_its_rows():
 
 
 def test_two_rows_with_one_id_are_two_rows_each_with_its_own_origin(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n', encoding="utf-8"
+    )
     assert fetch(tmp_path, "files", source("a.jsonl"))[0] == 0
     assert [(r.origin, r.row["text"]) for r in rows(tmp_path)] == [
         ("a.jsonl:1", "a"),
@@ -432,7 +434,7 @@ def test_a_folder_is_read_by_split_in_a_fixed_order_without_hidden_files(tmp_pat
     for name in ("b/2.jsonl", "a/1.jsonl", "c.csv", ".hidden/3.jsonl", ".gitignore"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(
-            "text\nc\n" if name.endswith("csv") else f'{{"text": "{name}"}}\n'
+            "text\nc\n" if name.endswith("csv") else f'{{"text": "{name}"}}\n', encoding="utf-8"
         )
     patterns = {"train": "**/*.jsonl", "test": "c.*"}
     code, output = fetch(tmp_path, "files", source("data", **patterns))
@@ -454,8 +456,8 @@ def test_a_folder_is_read_by_split_in_a_fixed_order_without_hidden_files(tmp_pat
 
 def test_empty_documents_among_others_are_counted(tmp_path):
     (tmp_path / "code").mkdir()
-    (tmp_path / "code/__init__.py").write_text("")
-    (tmp_path / "code/main.py").write_text("print()\n")
+    (tmp_path / "code/__init__.py").write_text("", encoding="utf-8")
+    (tmp_path / "code/main.py").write_text("print()\n", encoding="utf-8")
     code, output = fetch(tmp_path, "files", source("code", all="*.py"))
     assert code == 0, output
     assert manifest(tmp_path)["counts"] == {"rows": 1, "empty document, left out": 1}
@@ -497,7 +499,7 @@ def test_files_that_cannot_be_read_are_one_error_and_nothing_is_left(
     outside.mkdir()
     for each in (outside / "x.jsonl", tmp_path / "data/a.jsonl"):
         each.write_bytes(JSONL)
-    (tmp_path / "data/broken.jsonl").write_text("{")
+    (tmp_path / "data/broken.jsonl").write_text("{", encoding="utf-8")
     (tmp_path / "data/outside.jsonl").symlink_to(outside / "x.jsonl")
     (tmp_path / "data/folder").symlink_to(outside)
     assert_one_clear_error(*fetch(tmp_path, "files", source(path, **patterns)), *words)
@@ -638,7 +640,7 @@ def test_a_parquet_file_with_any_bytes_changed_gives_rows_or_one_error(data):
 
 def test_a_raw_folder_is_read_back_in_order_whatever_its_size(tmp_path):
     lines = "".join(json.dumps({"text": f"{i}"}) + "\n" for i in range(2_500))
-    (tmp_path / "a.jsonl").write_text(lines)
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
     assert fetch(tmp_path, "files", source("a.jsonl"))[0] == 0
     found = [raw.row["text"] for raw in read_rows(Path(tmp_path / "data/raw/it"))]
     assert found == [str(i) for i in range(2_500)]

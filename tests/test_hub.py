@@ -207,7 +207,9 @@ def test_the_datasets_library_reads_the_same_rows_from_the_same_commit(hub, get,
         "HF_HOME": str(tmp_path / "other"),
         "PATH": os.environ["PATH"],
     }
-    done = subprocess.run([sys.executable, "-c", code], env=where, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=where, capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.stdout.strip() == " ".join(str(raw.row) for raw in rows(tmp_path)), done.stderr
 
 

@@ -82,7 +82,9 @@ def test_a_server_without_ranges_is_read_in_one_go(server, tmp_path):
 
 def test_a_password_is_taken_from_netrc(server, tmp_path):
     server.files["/a.jsonl"] = LINES
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password SECRET\n")
+    (tmp_path / "netrc").write_text(
+        "machine 127.0.0.1 login me password SECRET\n", encoding="utf-8"
+    )
     it = source(f"{server.endpoint}/a.jsonl", LINES)
     code, output = fetch(tmp_path, "urls", it, NETRC=str(tmp_path / "netrc"))
     assert code == 0, output

@@ -140,11 +140,11 @@ def write_tables(
     for split, rows in chosen.items():
         bins = np.bincount((examples.tokens[rows] - 1) // width, minlength=BINS)
         lines += [f"{(n + 1) * width}\t{count}\t{split}" for n, count in enumerate(bins)]
-    (folder / "lengths.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "lengths.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     lines = ["source\tshare\tkind"]
     for name, share in shares.items():
         lines += [f"{name}\t{share.target:.6f}\ttarget", f"{name}\t{share.achieved:.6f}\tachieved"]
-    (folder / "sources.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "sources.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _rejects(
