@@ -27,7 +27,7 @@ from bench.runs import Run
 from finetune.model.load import add_lora, load_base, resolve
 from finetune.params import Params, load
 from finetune.text.tokens import TokenRows
-from stages.train.fitting import plan_memory
+from stages.train.fast.fitting import plan_memory
 from stages.train.settings import quieten, training_arguments
 from stages.train.steps import Plan, make_plan
 
@@ -45,7 +45,11 @@ def main() -> None:
         for kind in KINDS:
             command = [sys.executable, "-m", "bench.cpu", arguments.base, arguments.prepared]
             done = subprocess.run(
-                [*command, "--child", kind], check=True, stdout=subprocess.PIPE, text=True
+                [*command, "--child", kind],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
             )
             found[kind].append(json.loads(done.stdout.splitlines()[-1]))
     print("| what | s a step | real tokens/s | all |\n|---|---|---|---|")
@@ -100,8 +104,8 @@ class Clock(TrainerCallback):
 def _own(
     params: Params, base: Path, rows: TokenRows, plan: Plan, options: TrainingArguments
 ) -> Trainer:
-    params, budget = plan_memory(params, base, plan, options.device)
-    return make_trainer(Run("own", "law", plan.share), params, base, rows, plan, options, budget)
+    memory = plan_memory(params, base, plan, options.device)
+    return make_trainer(Run("own", "law", plan.share), params, base, rows, plan, options, memory)
 
 
 def _plain(

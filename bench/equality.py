@@ -26,7 +26,7 @@ from finetune.model.load import load_tokenizer, quantization_config, resolve
 from finetune.model.weights import locate
 from finetune.params import Params, load
 from finetune.text.tokens import TokenRows
-from stages.train.fitting import plan_memory
+from stages.train.fast.fitting import plan_memory
 from stages.train.settings import quieten, training_arguments
 from stages.train.steps import Plan, make_plan
 
@@ -54,7 +54,7 @@ def main() -> None:
         adapter = Path(folder) / "adapter"
         curves = {name: _start(arguments, name, adapter) for name in ("own", "trl")}
     if arguments.out:
-        arguments.out.write_text(json.dumps(curves) + "\n")
+        arguments.out.write_text(json.dumps(curves) + "\n", encoding="utf-8")
     print(describe(curves["own"], curves["trl"]))
 
 
@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
 def _start(arguments: argparse.Namespace, name: str, adapter: Path) -> list[float]:
     command = [sys.executable, "-m", "bench.equality", str(arguments.base), str(arguments.prepared)]
     command += ["--steps", str(arguments.steps), "--child", name, "--adapter", str(adapter)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -111,9 +111,9 @@ def _own(params: Params, arguments: argparse.Namespace, rows: TokenRows, plan: P
     with tempfile.TemporaryDirectory() as out:
         options = training_arguments(params, params.compute, plan, Path(out))
         options.eval_strategy = options.save_strategy = "no"
-        params, budget = plan_memory(params, arguments.base, plan, options.device)
+        memory = plan_memory(params, arguments.base, plan, options.device)
         run = Run("own", "law", plan.share)
-        trainer = make_trainer(run, params, arguments.base, rows, plan, options, budget)
+        trainer = make_trainer(run, params, arguments.base, rows, plan, options, memory)
         trainer.model.save_pretrained(arguments.adapter)
         trainer.train()
     return trainer.state.log_history

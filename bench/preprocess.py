@@ -179,7 +179,7 @@ def _watch(process: subprocess.Popen, peak: list[float]) -> None:
 def _anonymous(pid: int) -> float:
     """A process's share of memory that is no file's, in MB."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1e3

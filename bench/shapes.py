@@ -75,7 +75,7 @@ def make_model(shape: str, folder: Path, storage: str = "uint8", layers: int | N
     ]
     index = {name: file for shard in shards for name, file in shard.items()}
     text = json.dumps({"metadata": {}, "weight_map": index})
-    (folder / "model.safetensors.index.json").write_text(text)
+    (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
     _save_config(config, folder, storage)
     _save_tokenizer(config.vocab_size, folder)
     return folder
@@ -150,7 +150,7 @@ def _save_config(config: MistralConfig, folder: Path, storage: str) -> None:
             "bnb_4bit_quant_storage": storage,
         },
     }
-    (folder / "config.json").write_text(json.dumps(values, indent=2))
+    (folder / "config.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def _save_tokenizer(words: int, folder: Path) -> None:

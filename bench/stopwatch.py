@@ -81,7 +81,7 @@ class Stopwatch(TrainerCallback):
         self._profiler.__exit__(None, None, None)
         key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = self._profiler.key_averages().table(sort_by=key, row_limit=60)
-        self._profile.write_text(table)
+        self._profile.write_text(table, encoding="utf-8")
 
     def _mark(self, step: int) -> None:
         self._at, self._tokens, self._step = _now(), self._count(), step

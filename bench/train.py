@@ -49,7 +49,7 @@ def main() -> None:
         results.append(result)
         print(json.dumps(result), flush=True)
         if arguments.out:
-            with arguments.out.open("a") as file:
+            with arguments.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(facts | result) + "\n")
     print(json.dumps(facts))
     print(draw_table(results))
@@ -89,7 +89,7 @@ def _make(arguments: argparse.Namespace) -> None:
 def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
     """The ceiling, hardware, versions and the model's size, from a process that ends again."""
     command = [sys.executable, "-m", "bench.ceiling", arguments.shape]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     facts = json.loads(done.stdout.splitlines()[-1])
     if arguments.layers:
         facts["layer_weights"] *= arguments.layers / facts["layers"]
@@ -114,7 +114,9 @@ def _start(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     python = sys.executable if find_run(name).engine == "own" else arguments.peer_python
     command, start = _command(arguments, python, "--child", name), time.monotonic()
     try:
-        done = subprocess.run(command, timeout=arguments.timeout, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, timeout=arguments.timeout, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
     except subprocess.TimeoutExpired:
         return {"error": f"more than {arguments.timeout:.0f} s"}
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"tokens_per_s"')]
@@ -130,7 +132,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     # First of all: Unsloth must be imported before what it changes.
     engine = importlib.import_module(f"bench.engines.{run.engine}")
     _cap(arguments.cap_gb)
-    words = json.loads((arguments.model / "config.json").read_text())["vocab_size"]
+    words = json.loads((arguments.model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     watch = {
         "seconds": arguments.seconds,
         "windows": arguments.windows,

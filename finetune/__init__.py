@@ -2,6 +2,23 @@
 
 import logging
 import os
+import sys
+from importlib.util import find_spec
+
+NEEDED = ("pydantic", "ruamel.yaml", "torch", "transformers", "peft", "bitsandbytes")
+
+
+def _check_environment() -> None:
+    """End in one line where this is not the Python that the requirements were installed for."""
+    missing = [name for name in NEEDED if find_spec(name.partition(".")[0]) is None]
+    if missing:
+        sys.exit(
+            f"error: {sys.executable} has no {missing[0]}: activate the environment that "
+            "requirements.txt was installed in (. .venv/bin/activate), then run this again"
+        )
+
+
+_check_environment()
 
 # Steps differ in length. Without this, each new length asks for new memory until the device is
 # full, and later steps wait while it is given back. It must be set before torch is imported.

@@ -31,7 +31,7 @@ def seal(partial: Path, folder: Path, **facts: Any) -> None:
 def find_damage(folder: Path) -> str | None:
     """The first missing or changed file of a sealed folder, in words; None if it is whole."""
     try:
-        files = json.loads((folder / SUMS).read_text())["files"]
+        files = json.loads((folder / SUMS).read_text(encoding="utf-8"))["files"]
     except FileNotFoundError:
         return f"{folder / SUMS} is missing"
     except (ValueError, KeyError, TypeError):
@@ -49,6 +49,11 @@ def list_steps(folder: Path) -> dict[int, Path]:
     """Step -> `step-N` folder, in the order of the steps."""
     matches = [(re.fullmatch(r"step-(\d+)", path.name), path) for path in folder.glob("step-*")]
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def read_step(folder: Path) -> int:
+    """The step that a sealed checkpoint was saved at."""
+    return int(json.loads((folder / SUMS).read_text(encoding="utf-8"))["step"])
 
 
 def copy_sealed(source: Path, target: Path) -> None:

@@ -1,7 +1,5 @@
 """What the Hugging Face Hub answers instead of a file: asked again, then said plainly."""
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -16,43 +14,31 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-TRANSIENT = (408, 429, 500, 502, 503, 504)
-ATTEMPTS = 5
-FIRST_WAIT_S, MAX_WAIT_S = 1.0, 300.0
+from finetune import patience
+
 Answer = TypeVar("Answer")
 
 
 def retried(call: Callable[[], Answer]) -> Answer:
     """Call; after a broken connection, a 429 or a 5xx wait and call again, five times at most.
 
-    The hub's client does this for a part of its requests only. Waits double from one second, or
-    are what the hub asks for in Retry-After, up to five minutes.
+    The hub's client does this for a part of its requests only.
     """
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return call()
-        except (HTTPError, LocalEntryNotFoundError) as error:
-            wait = _wait_s(error, attempt)
-            if wait is None:
-                raise
-            logging.getLogger("hub").warning("the hub did not answer; again in %.0f s", wait)
-            time.sleep(wait)
-    return call()
+    return patience.retried(call, _asks, "the hub did not answer")
 
 
-def _wait_s(error: Exception, attempt: int) -> float | None:
-    """How long to wait before another attempt, or None where it cannot help."""
+def _asks(error: Exception) -> str | None:
+    """The hub's Retry-After, "" where it names none, or None where waiting cannot help."""
     if isinstance(error, LocalEntryNotFoundError):
         error = error.__cause__ or error
     if not isinstance(error, HTTPError):
         return None
     response = getattr(error, "response", None)
     if response is None:
-        return FIRST_WAIT_S * 2 ** (attempt - 1)
-    if response.status_code not in TRANSIENT:
+        return ""
+    if response.status_code not in patience.TRANSIENT:
         return None
-    asked = response.headers.get("Retry-After", "")
-    return min(MAX_WAIT_S, float(asked) if asked.isdigit() else FIRST_WAIT_S * 2 ** (attempt - 1))
+    return response.headers.get("Retry-After", "")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ everything wrong with it.
 
 import difflib
 import json
+import re
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's bound
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Split = Literal["all", "train", "validation", "test"]
@@ -52,12 +54,16 @@ class Model:
 
 @section
 class Files:
-    """Files on this machine: one file, or the files under a folder by split and pattern."""
+    """Files on this machine: one file, or the files under a folder by split and pattern.
+
+    `encoding` is that of its text where it is not UTF-8.
+    """
 
     path: Text
     files: dict[Split, Text]
     license: Text
     evidence: Text
+    encoding: Text | None = None
 
 
 @section
@@ -68,11 +74,16 @@ class Urls:
     sha256: dict[Split, Sha256]
     license: Text
     evidence: Text
+    encoding: Text | None = None
 
 
 @section
 class Hub:
-    """A Hugging Face dataset at a pinned commit: split -> file pattern in the repository."""
+    """A Hugging Face dataset at a pinned commit.
+
+    Either `files`, split -> pattern in the repository, or what the dataset itself defines: `config`
+    and `splits`, split -> its split of that configuration.
+    """
 
     name: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Commit
@@ -82,6 +93,9 @@ class Hub:
     max_rows: Positive | None
     license: Text
     evidence: Text
+    encoding: Text | None = None
+    config: Text | None = None
+    splits: dict[Split, Text] = field(default_factory=dict)
 
 
 @section
@@ -217,14 +231,22 @@ class Compute:
 
 @section
 class Lora:
-    """The adapter (arXiv:2106.09685), by peft's names."""
+    """The adapter (arXiv:2106.09685), by peft's names.
+
+    `target_modules` is all-linear, a list of names, or a regular expression for whole names; so is
+    `exclude_modules`. No initialisation that changes the base's weights (PiSSA, OLoRA, LoftQ): the
+    base is stored in 4 bits, and the adapter would be one of a base that nobody else has.
+    """
 
     r: Positive
     alpha: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: Literal["all-linear"] | list[Text]
+    target_modules: Text | list[Text]
     bias: Literal["none", "all", "lora_only"]
     use_rslora: bool
+    exclude_modules: Text | list[Text] | None
+    use_dora: bool
+    init_lora_weights: Literal["default", "gaussian", "orthogonal"]
 
 
 @section
@@ -253,6 +275,14 @@ class Train:
     resume_from: str | None
     init_adapter: str | None
     report_to: list[Literal["tensorboard", "wandb"]]
+    keep_unfinished: Count
+    resume_accept: list[Text]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    lr_scheduler_kwargs: dict[str, Any]
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)]
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)]
+    adam_epsilon: Annotated[float, Field(gt=0, lt=1)]
+    metric_for_best_model: Annotated[str, StringConstraints(pattern=r"^eval_loss(_[\w-]+)?$")]
 
 
 @section
@@ -267,11 +297,19 @@ class Evaluate:
 
 
 @section
+class Export:
+    """Other forms of the trained model, and how much worse than the adapter one may be."""
+
+    kinds: list[Literal["adapter", "merged", "gguf", "gguf-adapter"]]
+    max_loss_gap: Annotated[float, Field(ge=0)]
+
+
+@section
 class Params:
     """All of params.yaml."""
 
     name: Name
-    seed: Count
+    seed: Seed
     launch: Launch
     model: Model
     data: Data
@@ -284,6 +322,7 @@ class Params:
     lora: Lora
     train: Train
     evaluate: Evaluate
+    export: Export
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -314,7 +353,17 @@ def contradictions(params: Params) -> list[str]:
     """What is wrong with values that are each valid alone; one line each."""
     return [
         f"  {message}"
-        for check in (_model, _sources, _documents, _mixture, _preprocess, _steps, _memory, _launch)
+        for check in (
+            _model,
+            _sources,
+            _documents,
+            _mixture,
+            _preprocess,
+            _lora,
+            _steps,
+            _memory,
+            _launch,
+        )
         for message in check(params)
     ]
 
@@ -380,13 +429,23 @@ def _sources(params: Params) -> list[str]:
             )
     for kind, sources in (("files", data.files), ("urls", data.urls), ("hub", data.hub)):
         for name, source in sources.items():
-            if "all" in source.files and len(source.files) > 1:
+            named = source.files or getattr(source, "splits", {})
+            if "all" in named and len(named) > 1:
                 found.append(
-                    f"data.{kind}.{name}.files has `all` beside other splits: "
+                    f"data.{kind}.{name} has `all` beside other splits: "
                     "either the source has splits of its own or it has none"
                 )
-            if kind != "files" and not source.files:
-                found.append(f"data.{kind}.{name}.files is empty: name at least one")
+            if kind == "urls" and not source.files:
+                found.append(f"data.urls.{name}.files is empty: name at least one")
+            if kind == "hub" and bool(source.files) == bool(source.splits):
+                found.append(
+                    f"data.hub.{name}: set exactly one of files (patterns in the repository) and "
+                    "splits (those that the dataset defines)"
+                )
+            if kind == "hub" and source.config and source.files:
+                found.append(f"data.hub.{name}.config is for splits, not for files")
+            if source.encoding and not _is_encoding(source.encoding):
+                found.append(f"data.{kind}.{name}.encoding is {source.encoding!r}: Python has none")
     for name, web in data.web.items():
         if web.declared_license and not web.evidence:
             found.append(
@@ -394,6 +453,13 @@ def _sources(params: Params) -> list[str]:
                 "evidence: give the address of the page that says so"
             )
     return found
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return b"".decode(name) == ""
+    except LookupError:
+        return False
 
 
 _COLUMNS = {"completion": {"prompt", "answer"}, "causal": {"text"}, "chat": {"messages"}}
@@ -445,6 +511,25 @@ def _preprocess(params: Params) -> list[str]:
     return found
 
 
+def _lora(params: Params) -> list[str]:
+    lora, found = params.lora, []
+    for name in ("target_modules", "exclude_modules"):
+        value = getattr(lora, name)
+        if not isinstance(value, str) or value == "all-linear":
+            continue
+        try:
+            re.compile(value)
+        except re.error as error:
+            found.append(f"lora.{name} is {value!r}, which is no regular expression: {error}")
+        if value.isidentifier():
+            found.append(
+                f"lora.{name} is {value!r}: write [{value}], or an expression for whole names"
+            )
+    if lora.init_lora_weights == "orthogonal" and lora.r % 2:
+        found.append(f"lora.r is {lora.r}: init_lora_weights orthogonal needs an even one")
+    return found
+
+
 def _steps(params: Params) -> list[str]:
     train, found = params.train, []
     if (train.max_steps is None) == (train.num_train_epochs is None):
@@ -468,6 +553,10 @@ def _steps(params: Params) -> list[str]:
         )
     if train.resume_from and train.init_adapter:
         found.append("train.resume_from and train.init_adapter: set at most one")
+    if train.warmup_steps and train.warmup_ratio:
+        found.append("train.warmup_steps and train.warmup_ratio: leave at least one at 0")
+    if train.resume_accept and not train.resume_from:
+        found.append("train.resume_accept is of a checkpoint: name it in train.resume_from")
     return found
 
 

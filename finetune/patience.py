@@ -14,21 +14,23 @@ Answer = TypeVar("Answer")
 
 
 def retried(
-    call: Callable[[], Answer], asked_s: Callable[[Exception], float | None], what: str
+    call: Callable[[], Answer], asks: Callable[[Exception], str | None], what: str
 ) -> Answer:
     """Call; after an error that may pass wait and call again, five times at most.
 
-    `asked_s` gives the seconds that the server asks for, 0 where it names none (waits then double
-    from one second), and None for an error that waiting cannot help: that one is raised.
+    `asks` gives an error's Retry-After, "" where it has none (waits then double from one second),
+    and None for an error that waiting cannot help: that one is raised. No wait is above 5 minutes.
     """
     for attempt in range(1, ATTEMPTS):
         try:
             return call()
         except Exception as error:
-            asked = asked_s(error)
+            asked = asks(error)
             if asked is None:
                 raise
-            wait_s = min(MAX_WAIT_S, asked or FIRST_WAIT_S * 2 ** (attempt - 1))
+            wait_s = retry_after_s(asked)
+            wait_s = FIRST_WAIT_S * 2 ** (attempt - 1) if wait_s is None else wait_s
+            wait_s = min(MAX_WAIT_S, wait_s)
             logging.getLogger("fetch").warning("%s; again in %.0f s", what, wait_s)
             time.sleep(wait_s)
     return call()

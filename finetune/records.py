@@ -123,7 +123,7 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(
-        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8"
+        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     partial.rename(path)
 

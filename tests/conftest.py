@@ -217,4 +217,4 @@ def _write_texts(folder: Path, numbers: range) -> None:
         text = {"id": f"{number:016x}", "source": "law"}
         text |= {"question": row["body"], "reference": row["title"]}
         lines.append(json.dumps(text) + "\n")
-    (folder / "texts.jsonl").write_text("".join(lines))
+    (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")

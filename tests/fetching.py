@@ -8,9 +8,11 @@ import json
 import multiprocessing
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from ruamel.yaml import YAML
 
 from finetune.errors import run
@@ -46,10 +48,14 @@ def _run(folder: Path, kind: str, name: str, prelude: str, env: dict[str, str]) 
     output = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
-    # The hub's client reads its endpoint from the environment when it is imported.
-    for module in list(sys.modules):
-        if module.startswith(("huggingface_hub", "finetune.hub_client")):
+    # The hub's clients read their endpoint from the environment when they are imported.
+    clients = ("huggingface_hub", "finetune.hub_client", "datasets", "stages.fetch")
+    for module in list(sys.modules) if kind == "hub" else []:
+        if module.startswith(clients):
             del sys.modules[module]
+    for n in (2, 3, 4, 5) if kind == "hub" else ():  # registered by `datasets` on import
+        with suppress(KeyError):
+            pa.unregister_extension_type(f"datasets.features.features.Array{n}DExtensionType")
     exec(prelude)
     sys.argv = [kind, name, f"data/raw/{name}"]
     run(importlib.import_module(f"stages.fetch.{kind}").main)
@@ -62,7 +68,7 @@ def fetch(
     write_params(folder, kind, "it", source)
     process = start(folder, kind, "it", prelude, **env)
     process.join(240)
-    return process.exitcode, (folder / "output").read_text()
+    return process.exitcode, (folder / "output").read_text(encoding="utf-8")
 
 
 def rows(folder: Path) -> list[Row]:
@@ -72,7 +78,7 @@ def rows(folder: Path) -> list[Row]:
 
 def manifest(folder: Path) -> dict[str, Any]:
     """The manifest of what was fetched."""
-    return json.loads((folder / "data/raw/it/manifest.json").read_text())
+    return json.loads((folder / "data/raw/it/manifest.json").read_text(encoding="utf-8"))
 
 
 def assert_one_clear_error(code: int, output: str, *words: str) -> None:

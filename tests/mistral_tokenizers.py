@@ -83,10 +83,10 @@ def golden_7b() -> Callable[[Sequence[dict[str, str]]], list[int]]:
 
 def golden_24b(folder: Path) -> Callable[[Sequence[dict[str, str]]], list[int]]:
     """The same for the 24B: the vocabulary of the file, with the turns of version 7."""
-    values = json.loads((DATA / "tekken_240911.json").read_text())
+    values = json.loads((DATA / "tekken_240911.json").read_text(encoding="utf-8"))
     values["config"]["version"] = "v7"
     path = folder / "tekken.json"
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(values), encoding="utf-8")
     return _golden(path)
 
 
@@ -120,5 +120,5 @@ def _write(folder: Path, tokenizer, template: str, **config) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     config |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     config |= {"add_bos_token": True, "add_eos_token": False, "chat_template": template.strip()}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder

@@ -78,8 +78,8 @@ def run_stage(base: Path, workers: int = 1) -> Prepared:
     finally:
         sys.argv = before
     root = Path.cwd()
-    rejects = (root / "reports/data/rejects.jsonl").read_text().splitlines()
-    metrics = json.loads((root / "metrics/data.json").read_text())
+    rejects = (root / "reports/data/rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = json.loads((root / "metrics/data.json").read_text(encoding="utf-8"))
     return Prepared(root, metrics, [json.loads(line) for line in rejects], base)
 
 

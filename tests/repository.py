@@ -38,6 +38,7 @@ class Repository:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done.stdout
@@ -57,12 +58,14 @@ class Repository:
     def outs(self) -> dict[str, str]:
         """The hash of every out in dvc.lock."""
         lock = YAML(typ="safe").load(self.folder / "dvc.lock")["stages"]
-        return {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+        return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
 
 
 def make_repository(folder: Path, weights: Path) -> Repository:
     """This repository's files with a tiny run in params.yaml, committed after `dvc repro`."""
-    names = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines()
+    names = subprocess.check_output(
+        ["git", "ls-files"], cwd=ROOT, text=True, encoding="utf-8"
+    ).splitlines()
     for name in names:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "bench/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +73,10 @@ def make_repository(folder: Path, weights: Path) -> Repository:
     shutil.rmtree(folder / "metrics", ignore_errors=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
     write_tiny_params(folder, weights)
-    questions = (ROOT / "data/sample/law.jsonl").read_text().splitlines(keepends=True)
-    (folder / "data/sample/law.jsonl").write_text("".join(questions[:80]))
+    questions = (
+        (ROOT / "data/sample/law.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    )
+    (folder / "data/sample/law.jsonl").write_text("".join(questions[:80]), encoding="utf-8")
     made = Repository(folder)
     made.run("git", "init", "-q", "-b", "main")
     made.commit("start")

@@ -68,7 +68,7 @@ def train(folder: Path, **options: object) -> tuple[int, str]:
     """Run the stage to its end: exit code, and all that it has said in this folder."""
     process = start(folder, **options)
     process.join()
-    return process.exitcode, (folder / "log.txt").read_text()
+    return process.exitcode, (folder / "log.txt").read_text(encoding="utf-8")
 
 
 def kill_after(folder: Path, seconds: float) -> int:
@@ -100,13 +100,14 @@ def launch(
         env=os.environ | {"PYTHONPATH": str(ROOT), "TORCHDYNAMO_DISABLE": "1"},
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
     """What the last checkpoint's trainer has logged."""
     states = (folder / "models/checkpoints").glob("step-*/trainer_state.json")
-    return json.loads(sorted(states)[-1].read_text())["log_history"]
+    return json.loads(sorted(states)[-1].read_text(encoding="utf-8"))["log_history"]
 
 
 def read_losses(folder: Path) -> dict[int, float]:
@@ -120,7 +121,10 @@ def _session(folder: Path, at: str, environment: dict[str, str]) -> None:
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.stdout, sys.stderr = (
+        os.fdopen(1, "w", encoding="utf-8"),
+        os.fdopen(2, "w", encoding="utf-8"),
+    )
     sys.argv = ["train", *COMMAND]
     from finetune.errors import run
     from stages.train import __main__, fingerprint
@@ -137,13 +141,13 @@ def _session(folder: Path, at: str, environment: dict[str, str]) -> None:
 def arm(name: str, point: str, count: str) -> None:
     """Send this process the signal `name` in the count-th call of a function."""
     from finetune import checkpoints
-    from stages.train import evaluation, saving, trainer
+    from stages.train import evaluation, saving, training
 
     where = {
         "write_adapter": saving,
         "_save_optimizer": saving,
         "write_json": checkpoints,
-        "token_nll": trainer,
+        "token_nll": training,
         "collate_flat": evaluation,
     }
     function, calls = getattr(where[point], point), [0]

@@ -19,7 +19,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CC = "https://creativecommons.org/licenses"
-CC0 = '<a rel="license" href="https://creativecommons.org/publicdomain/zero/1.0/">CC0</a>'
+CC0 = (
+    '<footer><a rel="license" href="https://creativecommons.org/publicdomain/zero/1.0/">CC0</a>'
+    "</footer>"
+)
 MODIFIED = "Mon, 02 Jan 2023 03:04:05 GMT"
 
 
@@ -138,7 +141,9 @@ def everything(site: Site) -> dict[str, Answer]:
     product = f'<div itemscope itemtype="https://schema.org/Product">{product}</div>'
     pages = {
         # to be kept
-        "/by.html": page(f'CC BY <a rel="license noopener" href="{CC}/by/4.0/deed.de">l</a>'),
+        "/by.html": page(
+            f'BY <footer><a rel="license noopener" href="{CC}/by/4.0/deed.de">l</a></footer>'
+        ),
         "/recipe.html": page("recipe", head=json_ld([recipe])),
         "/product.html": page(f"product {product}"),
         "/header.html": page("header", Link=f'<{CC}/by/4.0/>; rel="license"'),
@@ -152,8 +157,13 @@ def everything(site: Site) -> dict[str, Answer]:
         "/flaky.html": page(f"flaky {CC0}"),
         "/moved-to.html": page(f"moved to {CC0}"),
         # not to be kept
-        "/nc.html": page(f'NC <a rel="license" href="{CC}/by-nc-nd/4.0/">l</a>'),
-        "/both.html": page(f'both <a rel="license" href="{CC}/by-nc/4.0/">l</a> {CC0}'),
+        "/nc.html": page(f'NC <footer><a rel="license" href="{CC}/by-nc-nd/4.0/">l</a></footer>'),
+        "/both.html": page(
+            f'both <footer><a rel="license" href="{CC}/by-nc/4.0/">l</a></footer> {CC0}'
+        ),
+        "/caption.html": page(
+            f'<figure><a rel="license" href="{CC}/by/4.0/">l</a></figure>All rights reserved'
+        ),
         "/reserved.html": page(
             "reserved", head='<meta name="dcterms.rights" content="All rights reserved">'
         ),

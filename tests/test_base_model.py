@@ -35,6 +35,7 @@ def fetch(tmp_path, write_params):
             env=inherited | where | (env or {}),
             capture_output=True,
             text=True,
+            encoding="utf-8",
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -90,7 +91,7 @@ def test_a_hub_model_is_fetched_at_its_commit_and_then_needs_no_network(
         code, output = fetch({"HF_ENDPOINT": hub.endpoint}, revision=commit)
         assert code == 0, output
         assert not hub.requested("pytorch_model.bin")
-    manifest = json.loads((tmp_path / "models/base/manifest.json").read_text())
+    manifest = json.loads((tmp_path / "models/base/manifest.json").read_text(encoding="utf-8"))
     weights = manifest["files"]["model.safetensors"]
     assert weights["sha256"] == hashlib.sha256(files["model.safetensors"]).hexdigest()
     assert not (tmp_path / "models/base/model.safetensors").exists()
@@ -151,7 +152,7 @@ def test_weights_that_are_not_the_manifests_are_refused(tiny_base, tiny_weights,
     from finetune.model.weights import locate
     from finetune.records import write_json
 
-    manifest = json.loads((tiny_base / "manifest.json").read_text())
+    manifest = json.loads((tiny_base / "manifest.json").read_text(encoding="utf-8"))
     assert Model(**manifest["model"]).folder == str(tiny_weights)
     manifest["files"]["model.safetensors"]["bytes"] += 1
     write_json(tmp_path / "manifest.json", manifest)

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from finetune import params
 
-TEXT = (Path(__file__).parents[1] / "docs/data.md").read_text()
+TEXT = (Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
 BLOCKS = [
     YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(data:.*?)```", TEXT, re.S)
 ]

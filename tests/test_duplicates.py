@@ -229,8 +229,10 @@ def test_leak_files_of_the_users_own_keep_their_texts_out_of_training(
     monkeypatch.chdir(tmp_path)
     write_source(tmp_path, "law", [{"text": _text(n)} for n in range(10)])
     rows = [{"question": _changed(_text(3), 0.02), "choices": ["a", "b"]}, {"question": "Why?"}]
-    (tmp_path / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "exam.txt").write_text(_text(7))
+    (tmp_path / "exam.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
+    (tmp_path / "exam.txt").write_text(_text(7), encoding="utf-8")
     _causal(write_params, tmp_path, ["law"], preprocess__leak_files=["exam.jsonl", "exam.txt"],
             preprocess__validation_share=0.0, preprocess__test_share=0.0,
             preprocess__max_leak_share=1.0)  # fmt: skip

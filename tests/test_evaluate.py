@@ -48,7 +48,9 @@ def _split(folder: Path, rows: list[dict]) -> Path:
             writer.write(row["id"], row["source"], row["input_ids"], row["spans"])
     names = ("id", "source", "question", "reference")
     texts = [{name: row[name] for name in names} for row in rows]
-    (folder / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    (folder / "texts.jsonl").write_text(
+        "".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8"
+    )
     return folder
 
 
@@ -95,11 +97,11 @@ def test_max_rows_takes_the_same_rows_whatever_else_is_in_the_split(tmp_path):
 
 
 def test_texts_that_do_not_belong_to_the_tokens_are_refused(split):
-    texts = (split / "texts.jsonl").read_text().splitlines()
-    (split / "texts.jsonl").write_text("\n".join(reversed(texts)))
+    texts = (split / "texts.jsonl").read_text(encoding="utf-8").splitlines()
+    (split / "texts.jsonl").write_text("\n".join(reversed(texts)), encoding="utf-8")
     with pytest.raises(ValueError, match="texts.jsonl has .* repro --force preprocess"):
         read_questions(split, None)
-    (split / "texts.jsonl").write_text("\n".join(texts[1:]))
+    (split / "texts.jsonl").write_text("\n".join(texts[1:]), encoding="utf-8")
     with pytest.raises(ValueError, match="texts.jsonl has 8 rows, the tokens have 9"):
         read_questions(split, None)
 
@@ -229,7 +231,7 @@ def _predicted(question) -> Prediction:
 def test_any_checkpoint_can_be_chosen(tmp_path):
     for folder in ("adapter", "checkpoints/step-9", "checkpoints/step-10"):
         (tmp_path / f".{folder}").mkdir(parents=True)
-        (tmp_path / f".{folder}" / "adapter_config.json").write_text("{}")
+        (tmp_path / f".{folder}" / "adapter_config.json").write_text("{}", encoding="utf-8")
         (tmp_path / folder).parent.mkdir(exist_ok=True)
         seal(tmp_path / f".{folder}", tmp_path / folder)
     best, steps = tmp_path / "adapter", tmp_path / "checkpoints"
@@ -240,7 +242,7 @@ def test_any_checkpoint_can_be_chosen(tmp_path):
         choose("step-3", best, steps)
     with pytest.raises(ValueError, match="is last.*no step"):
         choose("last", best, None)
-    (best / "adapter_config.json").write_text("changed")
+    (best / "adapter_config.json").write_text("changed", encoding="utf-8")
     with pytest.raises(ValueError, match="adapter_config.json is not what was saved"):
         choose("best", best, steps)
 
@@ -248,9 +250,9 @@ def test_any_checkpoint_can_be_chosen(tmp_path):
 def test_the_samples_are_a_table_that_markdown_cannot_break(tmp_path):
     base = replace(ROW, answer="A | B\n<b>", ended=False)
     write_report(tmp_path / "report", [base], [ROW])
-    table = (tmp_path / "report" / "samples.md").read_text()
+    table = (tmp_path / "report" / "samples.md").read_text(encoding="utf-8")
     assert "| A \\| B &lt;b> … (0.60) | Can a landlord do that (0.60) |" in table
-    samples = json.loads((tmp_path / "report" / "samples.json").read_text())
+    samples = json.loads((tmp_path / "report" / "samples.json").read_text(encoding="utf-8"))
     assert samples[0]["tuned"] == ROW.answer
     assert "<b>" not in samples[0]["base"]
 
@@ -304,7 +306,10 @@ def adapter(workspace) -> Path:
 def test_the_stage_scores_base_and_tuned_and_gives_the_same_bytes_again(adapter, monkeypatch):
     _evaluate(monkeypatch, *BASELINE)
     _evaluate(monkeypatch, *TUNED)
-    base, tuned = (json.loads(Path(f"metrics/{m}.json").read_text()) for m in ("baseline", "tuned"))
+    base, tuned = (
+        json.loads(Path(f"metrics/{m}.json").read_text(encoding="utf-8"))
+        for m in ("baseline", "tuned")
+    )
     assert base["rows"] == tuned["rows"] == 8
     assert set(base["trivial"]) == {"rouge1", "rougeL"}
     assert tuned["diff"]["loss"] == pytest.approx(tuned["loss"] - base["loss"], abs=2e-4)
@@ -321,8 +326,12 @@ def test_an_untrained_checkpoint_scores_exactly_as_the_base(adapter, monkeypatch
     write_params(adapter, evaluate__checkpoint="step-4")
     _evaluate(monkeypatch, *BASELINE)
     _evaluate(monkeypatch, *TUNED)
-    assert Path("data/baseline.jsonl").read_text() == Path("data/tuned.jsonl").read_text()
-    assert set(json.loads(Path("metrics/tuned.json").read_text())["diff"].values()) == {0.0}
+    assert Path("data/baseline.jsonl").read_text(encoding="utf-8") == Path(
+        "data/tuned.jsonl"
+    ).read_text(encoding="utf-8")
+    assert set(
+        json.loads(Path("metrics/tuned.json").read_text(encoding="utf-8"))["diff"].values()
+    ) == {0.0}
 
 
 def test_the_baseline_of_other_rows_fails_before_the_model_is_loaded(

@@ -1,24 +1,34 @@
 """Files of every kind through the real stage, good ones and bad ones."""
 
+import bz2
 import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import tracemalloc
+import zipfile
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
+import datasets
+import docx
+import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
+import pypdf
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pypdf.generic import DictionaryObject, NameObject, StreamObject
 
 from finetune.params import Files
 from finetune.records import read_rows
+from finetune.web import read_warc_record
 from stages.fetch import captures, files, json_rows, readers, streams
 from tests.fetching import assert_one_clear_error, fetch, manifest, rows
 
@@ -62,6 +72,9 @@ FORMATS = [
     ("a.json", json.dumps({"x": ROWS[0]}).encode(), [{"key": "x", **ROWS[0]}]),
     ("a.json", json.dumps({"t": {"0": "a", "1": "b"}}).encode(), [{"t": "a"}, {"t": "b"}]),
     ("a.json", json.dumps(ROWS[0], indent=2).encode(), ROWS[:1]),
+    ("a.json", json.dumps(ROWS[0]).encode(), ROWS[:1]),
+    ("a.json", JSONL, ROWS),
+    ("a.jsonl", json.dumps(ROWS, indent=1).encode(), ROWS),
     ("a.csv", table(","), STRINGS),
     ("a.csv", b"\xef\xbb\xbf" + table(","), STRINGS),
     ("a.tsv", table("\t"), STRINGS),
@@ -92,7 +105,11 @@ BROKEN = {
     "empty gzip": ("a.jsonl.gz", b"", "a.jsonl.gz is empty"),
     "broken line": ("a.jsonl", JSONL + b'{"a": }\n', "a.jsonl:3 is not valid JSON"),
     "half a line": ("a.jsonl", JSONL[:-9], "a.jsonl:2 is not valid JSON"),
-    "list for a row": ("a.jsonl", b"[1, 2]\n", "a.jsonl:1 is a list, not an object"),
+    "list for a row": ("a.jsonl", b'{"a": 1}\n[1, 2]\n', "a.jsonl:2 is a list, not an object"),
+    "list of numbers": ("a.jsonl", b"[1, 2]\n", "a.jsonl:1 is a int, not an object"),
+    "broken list": ("a.json", b'[{"a": 1},\n{"a" 2}]' + b" " * 99, "not valid JSON: .* line 2"),
+    "open list": ("a.json", b'[{"a": 1},\n{"a": "2', "not valid JSON: Unterminated .* line 2"),
+    "no comma": ("a.json", b'[{"a": 1} {"a": 2}]', "',' expected at line 1"),
     "number for a row": ("a.jsonl", b"1\n", "a.jsonl:1 is a int, not an object"),
     "empty object": ("a.jsonl", b"{}\n", "a.jsonl:1 is an empty object"),
     "key twice": ("a.jsonl", b'{"a": 1, "a": 2}\n', "a.jsonl:1 .* the key 'a' occurs twice"),
@@ -106,7 +123,7 @@ BROKEN = {
     "huge number": ("a.jsonl", b'{"a": ' + b"9" * 9_999 + b"}\n", "a.jsonl:1 is not valid JSON"),
     "not UTF-8": ("a.jsonl", JSONL + b'{"a": "\xff"}\n', f"a.jsonl:3: byte {len(JSONL) + 7} is"),
     "latin-1": ("a.csv", "text\ncr\u00e8me\n".encode("latin-1"), "a.csv:2: byte 7 is not UTF-8"),
-    "UTF-16": ("a.jsonl", JSONL.decode().encode("utf-16"), "looks like UTF-16"),
+    "half of UTF-16": ("a.jsonl", JSONL.decode().encode("utf-16")[:-1], "a.jsonl is not utf-16"),
     "binary": ("a.txt", b"\x89PNG\r\n\x1a\n", "a.txt: byte 0 is not UTF-8"),
     "JSON in two": ("a.json", b'[{"a": 1}]\n[{"a": 1}]', "a.json is not valid JSON: Extra data"),
     "row of a list": ("a.json", b'[{"a": 1}, 2]', "a.json:2 is a int, not an object"),
@@ -114,7 +131,8 @@ BROKEN = {
     "too many fields": ("a.csv", b'a,b\n"1\n1",2\n3,4,5\n', "a.csv:4 has 3 fields"),
     "open quote": ("a.csv", b'a,b\n1,"2\n3,4\n', "a.csv:2 is not valid CSV"),
     "column twice": ("a.csv", b"a,b,a\n1,2,3\n", "the column 'a' occurs twice"),
-    "semicolons": ("a.csv", b"a;b\n1;2\n", "seems to be separated by ';'"),
+    "semicolons": ("a.csv", b"a;b\n1;2\n" + b"1\n2;3;4\n" * 3, "seems to be separated by ';'"),
+    "two separators": ("a.csv", b"id;a,b\n1;2,5\n", "may be separated by ',' or ';'.* as in sep=;"),
     "no parquet": ("a.parquet", b"text\n", "a.parquet is not a whole Parquet file"),
     "cut parquet": ("a.parquet", parquet(pa.table({"a": [1]}))[:-9], "not a whole Parquet file"),
     "columns twice": (
@@ -128,9 +146,18 @@ BROKEN = {
     "rest": ("a.jsonl.gz", gzip.compress(JSONL) + b"rest", "a.jsonl.gz is cut short or broken"),
     "cut zstd": ("a.jsonl.zst", zstandard.compress(JSONL * 99)[:-5], "is cut short or broken"),
     "no zstd": ("a.jsonl.zst", JSONL, "a.jsonl.zst is cut short or broken"),
-    "packed parquet": ("a.parquet.gz", b"", "Parquet is compressed inside already"),
-    "zip": ("a.zip", b"PK", "a.zip is of no known format"),
-    "tar": ("a.tar.gz", b"", "a.tar.gz is of no known format"),
+    "packed parquet": ("a.parquet.gz", b"", ".parquet is compressed inside already"),
+    "no zip": ("a.zip", b"PK", "a.zip is cut short or broken"),
+    "tar": ("a.tar.gz", b"", "a.tar.gz is of no known format: unpack it"),
+    "Word": ("a.doc", b"", "a.doc is of no known format: convert it, as with libreoffice"),
+    "pickle": ("a.pkl", b"", "write it as Parquet"),
+    "no workbook": ("a.xlsx", b"no", "a.xlsx is no whole workbook"),
+    "no PDF": ("a.pdf", b"no", "a.pdf is no whole PDF"),
+    "no DOCX": ("a.docx", b"no", "a.docx is no whole .docx"),
+    "no Arrow": ("a.arrow", b"no", "a.arrow is not a whole Arrow or Feather file"),
+    "cut bz2": ("a.jsonl.bz2", bz2.compress(JSONL)[:-5], "is cut short or broken"),
+    "cut xz": ("a.jsonl.xz", lzma.compress(JSONL)[:-5], "is cut short or broken"),
+    "page": ("a.html", b"<p>x", "a.html is a web page, which only a source can be"),
     "no suffix": ("data", b"", "data is of no known format"),
 }
 
@@ -168,8 +195,8 @@ def test_a_compression_bomb_stops_early(compress, content, monkeypatch):
 
 def test_a_json_file_that_would_not_fit_names_the_remedy(monkeypatch):
     monkeypatch.setattr(json_rows, "MAX_JSON_BYTES", 100)
-    with pytest.raises(ValueError, match="larger than 100 bytes; write it as JSONL"):
-        read("a.json", json.dumps([{"a": "x" * 200}]).encode())
+    with pytest.raises(ValueError, match="larger than 100 bytes; write it as a list"):
+        read("a.json", json.dumps({"a": "x" * 200}, indent=1).encode())
 
 
 def test_numbers_that_json_does_not_have_become_null_and_are_counted():
@@ -180,6 +207,176 @@ def test_numbers_that_json_does_not_have_become_null_and_are_counted():
     )
     table = pa.table({"a": [float("nan"), 1.0, float("inf")]})
     assert read("a.parquet", parquet(table)) == ([{"a": None}, {"a": 1.0}, {"a": None}], what)
+
+
+DIALECTS = {
+    "semicolons, all quoted": (b'"id";"text"\n"007";"a, ""b"""\n', "';', told by its first rows"),
+    "sep=": (b'sep=;\r\nid;text\r\n007;"a, ""b"""\r\n', "as its first line"),
+    "carriage returns": (b'id,text\r007,"a, ""b"""\r', ""),
+    "tabs": (b'id\ttext\n007\ta, "b"\n', "'\\t', told by its first rows"),
+    "backslashes": (b'id,text\n007,"a, \\"b\\""\n', "quotes behind backslashes"),
+    "UTF-16": ('id;text\n007;"a, ""b"""\n'.encode("utf-16"), "file in utf-16"),
+}
+
+
+@pytest.mark.parametrize("case", DIALECTS)
+def test_csv_of_every_dialect_is_read_as_text_and_what_was_told_is_counted(case):
+    data, told = DIALECTS[case]
+    found, counts = read("a.csv", data)
+    assert found == [{"id": "007", "text": 'a, "b"'}]
+    assert told in " ".join(counts) and (told or not counts)
+
+
+def test_an_encoding_that_is_named_is_used_and_counted():
+    counts, file = Counter(), io.BytesIO("text\nCaf\xe9 \u2013 NA\n".encode("cp1252"))
+    found = [r.row for r in readers.read(file, "a.csv", counts, (), "windows-1252")]
+    assert found == [{"text": "Caf\xe9 \u2013 NA"}]
+    assert counts == {"file in windows-1252, read as such": 1}
+
+
+def test_a_row_behind_a_first_line_that_names_the_separator_has_its_own_line():
+    with pytest.raises(ValueError, match="a.csv:4 has 1 fields, the header has 2"):
+        read("a.csv", b"sep=;\na;b\n1;2\n3\n")
+
+
+@pytest.mark.parametrize("suffix", [".xlsx", ".ods"])
+def test_a_workbook_gives_the_rows_of_each_sheet_as_text(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    with pd.ExcelWriter(path) as writer:
+        one = [["id", "n"], ["007", 7], [None, None], ["NA", 1.5]]
+        for sheet, rows in {"one": one, "two": []}.items():
+            pd.DataFrame(rows).to_excel(writer, sheet_name=sheet, header=False, index=False)
+    with path.open("rb") as file:
+        records = list(readers.read(file, path.name, Counter()))
+    assert [record.row for record in records] == [{"id": "007", "n": "7"}, {"id": "NA", "n": "1.5"}]
+    assert [record.place for record in records] == [":one:2", ":one:4"]
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zstd"}])
+def test_feather_arrow_and_a_saved_dataset_are_read(options, tmp_path):
+    table, file = pa.Table.from_pylist(ROWS), io.BytesIO()
+    pa.feather.write_feather(table, file, **options)
+    assert read("a.feather", file.getvalue()) == (ROWS, {})
+    assert read("a.arrow", file.getvalue(), ("n",))[0] == [{"n": 1}, {"n": None}]
+    for folder in ("train", "test"):
+        datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved" / folder)
+    splits = json.dumps({"splits": ["train", "test"]})
+    (tmp_path / "saved/dataset_dict.json").write_text(splits, encoding="utf-8")
+    code, output = fetch(tmp_path, "files", source("saved"))
+    assert code == 0, output
+    assert [(r.split, r.row) for r in rows(tmp_path)] == [
+        (split, row) for split in ("test", "train") for row in ROWS
+    ]
+
+
+def test_packed_files_are_read_by_the_name_inside(tmp_path):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("__MACOSX/._rows.jsonl", b"\0")
+        archive.writestr("in/rows.jsonl", JSONL)
+    assert read("a.zip", file.getvalue()) == (ROWS, {})
+    assert read("a.jsonl.bz2", bz2.compress(JSONL)) == (ROWS, {})
+    assert read("a.jsonl.xz", lzma.compress(JSONL)) == (ROWS, {})
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("more.csv", b"")
+    with pytest.raises(ValueError, match="a.zip has 2 files, not one file to read: unpack it"):
+        read("a.zip", file.getvalue())
+
+
+def test_a_list_of_any_length_is_read_a_part_at_a_time():
+    big = [{"text": "x" * 1_000, "n": n} for n in range(20_000)]
+    data = json.dumps(big).encode()
+    tracemalloc.start()
+    count = sum(1 for _ in readers.read(io.BytesIO(data), "a.json", Counter()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 20_000 and peak < len(data) / 2
+
+
+def test_a_word_file_gives_headings_paragraphs_and_tables():
+    document, file = docx.Document(), io.BytesIO()
+    document.add_heading("Notice", level=2)
+    document.add_paragraph("Within 56 days.")
+    table = document.add_table(rows=1, cols=2)
+    table.cell(0, 0).text, table.cell(0, 1).text = "a", "b"
+    document.save(file)
+    text = "## Notice\n\nWithin 56 days.\n\na | b"
+    row = {"text": text, "path": "d/n.docx", "title": "n"}
+    assert read("d/n.docx", file.getvalue())[0] == [row]
+
+
+def test_a_pdf_gives_its_text_and_a_scan_names_the_remedy():
+    file = io.BytesIO()
+    writer = pypdf.PdfWriter()
+    page = writer.add_blank_page(200, 200)
+    writer.write(file)
+    with pytest.raises(ValueError, match="holds no text, it is a scan: read it with ocrmypdf"):
+        read("a.pdf", file.getvalue())
+    font = DictionaryObject({NameObject("/Type"): NameObject("/Font"),
+                             NameObject("/Subtype"): NameObject("/Type1"),
+                             NameObject("/BaseFont"): NameObject("/Helvetica")})  # fmt: skip
+    fonts = DictionaryObject({NameObject("/F1"): writer._add_object(font)})
+    page[NameObject("/Resources")] = DictionaryObject({NameObject("/Font"): fonts})
+    content = StreamObject()
+    content.set_data(b"BT /F1 12 Tf 20 100 Td (Within 56 days) Tj ET")
+    page[NameObject("/Contents")] = writer._add_object(content)
+    file = io.BytesIO()
+    writer.write(file)
+    assert read("a.pdf", file.getvalue())[0][0]["text"] == "Within 56 days"
+
+
+def test_a_web_page_goes_into_the_capture_with_a_row_that_names_its_place(tmp_path):
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/a.html").write_bytes(b"<h1>T</h1><p>one")
+    (tmp_path / "pages/b.txt").write_text("two", encoding="utf-8")
+    code, output = fetch(tmp_path, "files", source("pages", all="*"))
+    assert code == 0, output
+    page, text = rows(tmp_path)
+    capture = tmp_path / "data/raw/it/capture.warc.gz"
+    assert read_warc_record(capture, page.row["warc_offset"], 99).body == b"<h1>T</h1><p>one"
+    assert page.row["path"] == page.origin == "pages/a.html" and text.row["text"] == "two"
+
+
+def test_all_files_that_cannot_be_read_are_named_at_once_each_with_its_remedy(tmp_path):
+    (tmp_path / "d").mkdir()
+    for name in ("a.doc", "b.rar", "c.jsonl"):
+        (tmp_path / "d" / name).write_bytes(JSONL)
+    result = fetch(tmp_path, "files", source("d", all="*"))
+    assert_one_clear_error(*result, "2 files cannot be read: d/a.doc", "libreoffice", "d/b.rar")
+    for name in ("a.doc", "b.rar"):
+        (tmp_path / "d" / name).rename(tmp_path / "d" / f"{name}.jsonl")
+        (tmp_path / "d" / f"{name}.jsonl").write_bytes(b"{")
+    result = fetch(tmp_path, "files", source("d", all="*"))
+    assert_one_clear_error(*result, "2 files", "d/a.doc.jsonl:1", "d/b.rar.jsonl:1")
+
+
+def test_a_link_to_nothing_is_counted_and_told(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a.jsonl").write_bytes(JSONL)
+    (tmp_path / "d/b.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    code, output = fetch(tmp_path, "files", source("d", all="*.jsonl"))
+    assert code == 0 and "1 x link to a file that is not there, left out" in output
+    assert manifest(tmp_path)["counts"]["link to a file that is not there, left out"] == 1
+
+
+def test_what_only_the_main_repository_has_is_named_by_its_absolute_path(tmp_path):
+    main = tmp_path / "main"
+    (main / "data").mkdir(parents=True)
+    (main / "data/a.jsonl").write_bytes(JSONL)
+    (tmp_path / "temp").mkdir()
+    result = fetch(tmp_path / "temp", "files", source("data/a.jsonl"), DVC_ROOT=str(main))
+    assert_one_clear_error(*result, "data/a.jsonl does not exist", "--temp", f"{main}/data/a.jsonl")
+
+
+def test_a_source_that_params_no_longer_name_is_removed_and_nothing_else(tmp_path):
+    raw = tmp_path / "data/raw"
+    for name, text in {"old": '{"source": "old", "kind": "files"}', "mine": "{}"}.items():
+        (raw / name).mkdir(parents=True)
+        (raw / name / "manifest.json").write_text(text, encoding="utf-8")
+    (tmp_path / "a.jsonl").write_bytes(JSONL)
+    code, output = fetch(tmp_path, "files", source("a.jsonl"))
+    assert code == 0 and "removed data/raw/old" in output and "data/raw/mine is no" in output
+    assert sorted(each.name for each in raw.iterdir()) == ["it", "mine"]
 
 
 def test_half_a_surrogate_pair_is_mended_and_counted():
@@ -222,7 +419,9 @@ def test_a_parquet_value_that_cannot_be_read_is_named_by_its_rows():
 
 
 def test_two_rows_with_one_id_are_two_rows_each_with_its_own_origin(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n', encoding="utf-8"
+    )
     assert fetch(tmp_path, "files", source("a.jsonl"))[0] == 0
     assert [(r.origin, r.row["text"]) for r in rows(tmp_path)] == [
         ("a.jsonl:1", "a"),
@@ -235,7 +434,7 @@ def test_a_folder_is_read_by_split_in_a_fixed_order_without_hidden_files(tmp_pat
     for name in ("b/2.jsonl", "a/1.jsonl", "c.csv", ".hidden/3.jsonl", ".gitignore"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(
-            "text\nc\n" if name.endswith("csv") else f'{{"text": "{name}"}}\n'
+            "text\nc\n" if name.endswith("csv") else f'{{"text": "{name}"}}\n', encoding="utf-8"
         )
     patterns = {"train": "**/*.jsonl", "test": "c.*"}
     code, output = fetch(tmp_path, "files", source("data", **patterns))
@@ -257,8 +456,8 @@ def test_a_folder_is_read_by_split_in_a_fixed_order_without_hidden_files(tmp_pat
 
 def test_empty_documents_among_others_are_counted(tmp_path):
     (tmp_path / "code").mkdir()
-    (tmp_path / "code/__init__.py").write_text("")
-    (tmp_path / "code/main.py").write_text("print()\n")
+    (tmp_path / "code/__init__.py").write_text("", encoding="utf-8")
+    (tmp_path / "code/main.py").write_text("print()\n", encoding="utf-8")
     code, output = fetch(tmp_path, "files", source("code", all="*.py"))
     assert code == 0, output
     assert manifest(tmp_path)["counts"] == {"rows": 1, "empty document, left out": 1}
@@ -300,7 +499,7 @@ def test_files_that_cannot_be_read_are_one_error_and_nothing_is_left(
     outside.mkdir()
     for each in (outside / "x.jsonl", tmp_path / "data/a.jsonl"):
         each.write_bytes(JSONL)
-    (tmp_path / "data/broken.jsonl").write_text("{")
+    (tmp_path / "data/broken.jsonl").write_text("{", encoding="utf-8")
     (tmp_path / "data/outside.jsonl").symlink_to(outside / "x.jsonl")
     (tmp_path / "data/folder").symlink_to(outside)
     assert_one_clear_error(*fetch(tmp_path, "files", source(path, **patterns)), *words)
@@ -310,7 +509,7 @@ def test_files_that_cannot_be_read_are_one_error_and_nothing_is_left(
 def test_a_link_inside_the_folder_is_read(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(JSONL)
     (tmp_path / "b.jsonl").symlink_to("a.jsonl")
-    parts = files.find_parts(Files(**source(tmp_path, train="a.*", test="b.*")))
+    parts = files.find_parts(Files(**source(tmp_path, train="a.*", test="b.*")), Counter())
     assert [(part.split, part.name) for part in parts] == [
         ("test", f"{tmp_path.name}/b.jsonl"),
         ("train", f"{tmp_path.name}/a.jsonl"),
@@ -327,7 +526,7 @@ def warc(*pages, name="crawl.warc.gz"):
 
 
 def test_a_warc_file_is_taken_as_the_capture_with_the_licences_of_its_pages(tmp_path):
-    cc = b'<a rel="license" href="https://creativecommons.org/licenses/%s/4.0/">'
+    cc = b'<footer><a rel="license" href="https://creativecommons.org/licenses/%s/4.0/">'
     (tmp_path / "w").mkdir()
     one = warc(
         ("http://a/1", b"<p>one" + cc % b"by", "text/html"),
@@ -441,7 +640,7 @@ def test_a_parquet_file_with_any_bytes_changed_gives_rows_or_one_error(data):
 
 def test_a_raw_folder_is_read_back_in_order_whatever_its_size(tmp_path):
     lines = "".join(json.dumps({"text": f"{i}"}) + "\n" for i in range(2_500))
-    (tmp_path / "a.jsonl").write_text(lines)
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
     assert fetch(tmp_path, "files", source("a.jsonl"))[0] == 0
     found = [raw.row["text"] for raw in read_rows(Path(tmp_path / "data/raw/it"))]
     assert found == [str(i) for i in range(2_500)]

@@ -25,7 +25,9 @@ FOUR_BIT = {
 def _launch(folder: Path, at: str = "nothing") -> tuple[int, str]:
     """Run the stage as presets/launch/fsdp.yaml says; exit code, and what it says."""
     config = ROOT / "presets" / "launch" / "fsdp.yaml"
-    (folder / "fsdp.yaml").write_text(config.read_text() + "use_cpu: true\n")
+    (folder / "fsdp.yaml").write_text(
+        config.read_text(encoding="utf-8") + "use_cpu: true\n", encoding="utf-8"
+    )
     port = ["--main_process_port", str(sessions.free_port())]
     process = sessions.launch(folder, "fsdp.yaml", *port, module=("tests.sharded", at))
     log = process.communicate()[1]

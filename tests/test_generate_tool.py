@@ -35,14 +35,14 @@ def adapter(workspace) -> Path:
     model.save_pretrained(partial)
     load_tokenizer(base).save_pretrained(partial)
     settings = {
-        "base": json.loads((base / "manifest.json").read_text()),
+        "base": json.loads((base / "manifest.json").read_text(encoding="utf-8")),
         "quantization": asdict(params.quantization),
         "compute_dtype": "float32",
         "mode": "completion",
         "words": {"law": asdict(make_words(params.prompt, params.documents["law"]))},
         "max_length": 200,
     }
-    (partial / "settings.json").write_text(json.dumps(settings))
+    (partial / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     seal(partial, folder)
     Path("params.yaml").unlink()
     base.unlink()

@@ -207,5 +207,68 @@ def test_the_datasets_library_reads_the_same_rows_from_the_same_commit(hub, get,
         "HF_HOME": str(tmp_path / "other"),
         "PATH": os.environ["PATH"],
     }
-    done = subprocess.run([sys.executable, "-c", code], env=where, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=where, capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.stdout.strip() == " ".join(str(raw.row) for raw in rows(tmp_path)), done.stderr
+
+
+CARD = b"""---
+configs:
+- config_name: easy
+  data_files:
+  - split: train
+    path: easy/*.csv
+  - split: dev
+    path: held/easy.csv
+- config_name: odd
+  sep: "|"
+  data_files: odd.csv
+---
+"""
+FILES = {"README.md": CARD, "easy/1.csv": b"text\na\nb\n", "held/easy.csv": b"text\n007\n"}
+
+
+def test_configurations_and_splits_are_the_datasets_own_and_rows_keep_their_lines(
+    hub, get, tmp_path
+):
+    commit = hub.commit("datasets", NAME, FILES)
+    hub.commit("datasets", NAME, {"README.md": b"moved"})
+    keys = {"files": {}, "config": "easy", "splits": {"train": "train", "validation": "dev"}}
+    code, output = get(commit, **keys)
+    assert code == 0, output
+    assert [(raw.split, raw.row["text"], raw.origin) for raw in rows(tmp_path)] == [
+        ("train", "a", f"{NAME}@{commit}:easy/1.csv:2"),
+        ("train", "b", f"{NAME}@{commit}:easy/1.csv:3"),
+        ("validation", "007", f"{NAME}@{commit}:held/easy.csv:2"),
+    ]
+    assert [each["git_sha1"] for each in manifest(tmp_path)["files"]] == [
+        hub_server.git_sha1(FILES[path]) for path in ("easy/1.csv", "held/easy.csv")
+    ]
+
+
+@pytest.mark.parametrize("max_rows", [None, 2])
+def test_what_only_datasets_can_read_is_read_by_it(hub, get, tmp_path, max_rows):
+    files = FILES | {"odd.csv": b"id|text\n007|NA\n008|b\n"}
+    commit = hub.commit("datasets", NAME, files)
+    keys = {"files": {}, "config": "odd", "splits": {"all": "train"}, "max_rows": max_rows}
+    code, output = get(commit, **keys)
+    assert code == 0, output
+    assert [(raw.row, raw.origin) for raw in rows(tmp_path)] == [
+        ({"id": "007", "text": "NA"}, f"{NAME}@{commit}:odd/train:1"),
+        ({"id": "008", "text": "b"}, f"{NAME}@{commit}:odd/train:2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("files", "keys", "words"),
+    [
+        (FILES, {"config": "easy", "splits": {"all": "test"}}, ["no split 'test'", "train, dev"]),
+        (FILES, {"config": "hard", "splits": {"all": "train"}}, ["hard"]),
+        ({"questions.py": b"x", "README.md": b""}, {"splits": {"all": "train"}},
+         ["questions.py", "is a program", "refs/convert/parquet"]),
+    ],
+)  # fmt: skip
+def test_what_a_dataset_does_not_define_is_one_error(hub, get, files, keys, words):
+    commit = hub.commit("datasets", NAME, files)
+    assert_one_clear_error(*get(commit, files={}, **keys), *words)

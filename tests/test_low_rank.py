@@ -1,22 +1,30 @@
 """Products made once for all that read a tensor are those that peft makes for each layer."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 from transformers import MistralConfig
 from transformers.models.auto import AutoModelForCausalLM
 
 from finetune.model.load import add_lora
-from finetune.model.memory import checkpoint_layers
+from finetune.model.memory import recompute_layers
 from finetune.params import Lora
-from stages.train import speed
-from stages.train.fast import joint, low_rank
+from stages.train.fast import low_rank
+from stages.train.fast.compiling import compile_layers
 from tests.conftest import SIZES
 
-LORA = Lora(r=4, alpha=8, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
+LORA = Lora(
+    r=4,
+    alpha=8,
+    dropout=0.0,
+    target_modules="all-linear",
+    bias="none",
+    use_rslora=False,
+    exclude_modules=None,
+    use_dora=False,
+    init_lora_weights="default",
+)
 
 
 def _model(attention_dropout: float = 0.0, **changes: object):
@@ -64,50 +72,45 @@ def test_layers_that_read_the_same_tensor_are_found_together():
     [{}, {"target_modules": ["q_proj", "v_proj", "up_proj"]}, {"use_rslora": True}],
     ids=["all layers", "some layers", "another scale"],
 )
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("join", [False, True])
-def test_losses_and_gradients_are_those_of_peft(changes, checkpointing, join):
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_losses_and_gradients_are_those_of_peft(changes, recomputed):
     model = _model(**changes)
-    if checkpointing:
-        checkpoint_layers(model)
+    if recomputed:
+        recompute_layers(model)
     expected = _gradients(model)
     low_rank.install(model)
-    joint.refresh(model)
     _compare(_gradients(model), expected)
 
 
-@pytest.mark.parametrize("join", [False, True])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_whole_with_and_without_checkpointing(monkeypatch, checkpointing, join):
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_compiled_whole_and_recomputed_or_not(monkeypatch, recomputed):
     expected = _gradients(_model())
     model = _model()
     low_rank.install(model)
-    joint.refresh(model)
     whole = {"backend": "aot_eager", "fullgraph": True}
     plain = torch.compile
     monkeypatch.setattr(torch, "compile", lambda what, **more: plain(what, **whole | more))
-    speed.compile_layers(model, SimpleNamespace(train=SimpleNamespace(compile=True)))
-    if checkpointing:
-        checkpoint_layers(model)
+    compile_layers(model)
+    if recomputed:
+        recompute_layers(model)
     _compare(_gradients(model), expected)
 
 
-@pytest.mark.parametrize("join", [False, True])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_with_dropout_each_layer_drops_its_own(join, checkpointing):
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_with_dropout_each_layer_drops_its_own(recomputed):
     model = _model(dropout=0.5)
     expected = _gradients(model)
     low_rank.install(model)
-    if checkpointing:
-        checkpoint_layers(model)
+    if recomputed:
+        recompute_layers(model)
     _compare(_gradients(model), expected)
 
 
 @pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
-def test_what_is_made_again_drops_the_same(rate):
+def test_what_is_recomputed_drops_the_same(rate):
     model = _model(**{rate: 0.5})
     expected = _gradients(model)
-    checkpoint_layers(model)
+    recompute_layers(model)
     _compare(_gradients(model), expected)
 
 
@@ -120,26 +123,3 @@ def test_a_disabled_adapter_adds_nothing_and_no_tensor_is_kept():
     assert not torch.allclose(model(input_ids=ids).logits, plain)
     parts = [m.lora_variant["default"] for m in model.modules() if hasattr(m, "lora_variant")]
     assert all(part._product._input is None for part in parts)
-
-
-def test_joined_layers_follow_the_adapter_when_refreshed():
-    model, plain = _model(), _model()
-    low_rank.install(modelTrue)
-    for each in (model, plain):
-        for name, parameter in each.named_parameters():
-            if "lora_" in name:
-                parameter.data.mul_(1.5)
-    stale = _gradients(model)
-    expected = _gradients(plain)
-    assert (stale[0] - expected[0]).abs() > 1e-3
-    joint.refresh(model)
-    _compare(_gradients(model), expected)
-
-
-def test_layers_in_4_bits_are_not_joined():
-    model = _model()
-    for layer in low_rank.readers(model)[0]:
-        layer.base_layer.__class__ = type("Linear4bit", (nn.Linear,), {})
-    low_rank.install(modelTrue)
-    joined = [module for module in model.modules() if isinstance(module, joint.Joined)]
-    assert len(joined) == 7 + 4

@@ -70,13 +70,16 @@ def test_the_file_is_in_the_form_that_exp_run_writes(path):
     yaml.width = 4096
     text = io.StringIO()
     yaml.dump(yaml.load(path), text)
-    assert text.getvalue() == path.read_text()
+    assert text.getvalue() == path.read_text(encoding="utf-8")
 
 
 def test_scientific_notation_without_a_dot_is_a_number(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
-        Path("params.yaml").read_text().replace("learning_rate: 0.002", "learning_rate: 1e-05")
+        Path("params.yaml")
+        .read_text(encoding="utf-8")
+        .replace("learning_rate: 0.002", "learning_rate: 1e-05"),
+        encoding="utf-8",
     )
     assert load(path).train.learning_rate == 1e-5
 
@@ -138,7 +141,7 @@ def test_a_wrong_or_contradictory_value_is_named(problems, changes, message):
 def test_a_missing_file_and_broken_yaml_are_one_line(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         load(tmp_path / "none.yaml")
-    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    (tmp_path / "broken.yaml").write_text("a: [1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="not valid YAML"):
         load(tmp_path / "broken.yaml")
 

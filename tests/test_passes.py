@@ -1,22 +1,21 @@
 """Passes of a step: what memory does not hold is cut smaller, with the same examples and result."""
 
 import shutil
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
+from finetune import params
 from finetune.model.load import add_lora
-from finetune.model.memory import Fit
-from finetune.params import Lora
+from finetune.model.memory import recompute_layers
 from stages.train import __main__ as stage
-from stages.train import passes, speed, trainer
-from stages.train.ahead import Ahead
-from stages.train.fast.graphs import NotRecordable
-from stages.train.passes import Passes
+from stages.train import training
+from stages.train.fast.graphs import NotCapturable
+from stages.train.steps import Ahead
 from tests import sessions
-from tests.conftest import SIZES
+from tests.conftest import ROOT, SIZES
 
 SMALL = 250  # tokens; half of the run's budget fits
 
@@ -39,7 +38,7 @@ def run_stage(workspace, write_params, monkeypatch):
 
 def break_above(monkeypatch, tokens: int, after: int = 0) -> list[int]:
     """Let passes over more than `tokens` run out of memory, from call `after` on."""
-    real, seen = trainer.token_nll, []
+    real, seen = training.token_nll, []
 
     def limited(model, batch):
         seen.append(batch.tokens)
@@ -47,7 +46,7 @@ def break_above(monkeypatch, tokens: int, after: int = 0) -> list[int]:
             raise torch.OutOfMemoryError("injected")
         return real(model, batch)
 
-    monkeypatch.setattr(trainer, "token_nll", limited)
+    monkeypatch.setattr(training, "token_nll", limited)
     return seen
 
 
@@ -59,7 +58,7 @@ def test_a_probe_that_runs_out_of_memory_cuts_all_steps_smaller(run_stage, monke
     assert found == pytest.approx(expected, rel=1e-5)
     assert "memory: out of memory at 400 tokens" in caplog.text
     refused = [number for number, tokens in enumerate(seen) if tokens > SMALL]
-    assert len(refused) == 2  # the probes at 400 tokens, without and with checkpointing
+    assert len(refused) == 2  # the probes at 400 tokens, kept and recomputed
 
 
 def test_a_step_that_runs_out_of_memory_is_cut_smaller_and_made_again(
@@ -69,7 +68,7 @@ def test_a_step_that_runs_out_of_memory_is_cut_smaller_and_made_again(
     break_above(monkeypatch, SMALL, after=5)
     found = run_stage(train__memory="auto")
     assert found == pytest.approx(expected, rel=1e-5)
-    assert "going on at 200 tokens with checkpointing" in caplog.text
+    assert "going on at 200 tokens, recomputed" in caplog.text
 
 
 def test_with_fixed_memory_the_error_names_the_keys(run_stage, monkeypatch):
@@ -80,11 +79,11 @@ def test_with_fixed_memory_the_error_names_the_keys(run_stage, monkeypatch):
 
 def test_where_not_even_one_example_fits_the_error_says_what_to_do(run_stage, monkeypatch):
     break_above(monkeypatch, 10)
-    with pytest.raises(ValueError, match="does not hold a step even at .* with checkpointing"):
+    with pytest.raises(ValueError, match="does not hold a step even at .*, recomputed"):
         run_stage(train__memory="auto")
 
 
-def test_passes_that_cannot_be_recorded_are_launched(run_stage, monkeypatch, caplog):
+def test_passes_that_cannot_be_captured_are_launched(run_stage, monkeypatch, caplog):
     class Refusing:
         def __init__(self, *_):
             pass
@@ -93,27 +92,25 @@ def test_passes_that_cannot_be_recorded_are_launched(run_stage, monkeypatch, cap
             pass
 
         def __call__(self, batch, scale):
-            raise NotRecordable("called a synchronizing operation")
+            raise NotCapturable("called a synchronizing operation")
 
     expected = run_stage()
-    monkeypatch.setattr(speed, "record_passes", lambda plan, *_: setattr(plan, "recorded", True))
-    monkeypatch.setattr(passes, "Graphs", Refusing)
+    monkeypatch.setattr(training, "_captures_pay", lambda *_: True)
+    monkeypatch.setattr(training, "start_compiler", lambda: None)
+    monkeypatch.setattr(training, "compile_layers", lambda model: None)
+    monkeypatch.setattr(params, "contradictions", lambda params: [])  # compiled on a CPU
+    monkeypatch.setattr(training, "Graphs", Refusing)
     caplog.set_level("INFO")
-    assert run_stage() == pytest.approx(expected, rel=1e-5)
-    assert caplog.text.count("not recorded: called a synchronizing operation") == 1
+    assert run_stage(train__compile=True) == pytest.approx(expected, rel=1e-5)
+    assert caplog.text.count("not captured: called a synchronizing operation") == 1
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_passes_whose_activations_are_made_again_are_recorded_where_nothing_is_dropped(dropout):
+def test_recomputing_asks_the_host_only_where_something_is_dropped(dropout):
+    """A captured pass cannot ask it."""
     base = AutoModelForCausalLM.from_config(MistralConfig(**SIZES))
-    lora = Lora(4, 8, dropout, target_modules="all-linear", bias="none", use_rslora=False)
-    options = [Fit(400, False), Fit(400, True)]
-    plan = SimpleNamespace(recorded=True)
-    trainer = SimpleNamespace(model=add_lora(base, lora, seed=0))
-    made = Passes(trainer, plan, Ahead([], pin=False), options, forward=None)
-    assert plan.recorded
-    made.apply(options[1])
-    assert plan.recorded == (not dropout)
+    lora = replace(params.load(ROOT / "params.yaml").lora, dropout=dropout)
+    assert recompute_layers(add_lora(base, lora, seed=0)) == bool(dropout)
 
 
 def test_steps_made_ahead_are_the_same_in_any_order_of_asking():

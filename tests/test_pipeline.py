@@ -19,7 +19,8 @@ from tests.repository import Repository, stages, wait_for
 
 pytestmark = pytest.mark.slow
 SCORED = {"baseline", "evaluate"}
-ALL = {"fetch_model", "fetch@law", "preprocess", "baseline", "train", "evaluate"}
+TRAINED = {"train", "cost", "evaluate"}
+ALL = {"fetch_model", "fetch@law", "preprocess", "baseline"} | TRAINED
 
 
 def test_a_second_run_does_nothing(clean):
@@ -53,7 +54,7 @@ def test_every_key_of_params_yaml_re_runs_the_stages_that_read_it_and_no_others(
 
     yaml = YAML()
     path = clean.folder / "params.yaml"
-    committed = path.read_text()
+    committed = path.read_text(encoding="utf-8")
     wrong = {}
     for key in leaves(yaml.load(committed)):
         values = yaml.load(committed)
@@ -95,7 +96,7 @@ def test_another_way_to_evaluate_scores_both_models_and_trains_none(clean):
 
 
 def test_a_comment_in_the_prompt_code_re_runs_preprocess_alone(clean):
-    with (clean.folder / "finetune/text/prompts.py").open("a") as file:
+    with (clean.folder / "finetune/text/prompts.py").open("a", encoding="utf-8") as file:
         file.write("# a comment\n")
     assert stages(clean.run("dvc", "repro")) == {"preprocess"}
 
@@ -121,9 +122,9 @@ def test_a_source_that_is_no_longer_named_is_no_part_of_what_is_locked(clean):
 
 def test_a_row_appended_to_a_local_file_re_runs_from_fetch_on(clean):
     path = clean.folder / "data/sample/law.jsonl"
-    row = json.loads(path.read_text().splitlines()[0])
+    row = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     row |= {"id": 9999, "title": "May a tenant paint the walls?", "body": "He wants it white. " * 9}
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     # By its hash the row is one to train on: the test questions stay, and with them the baseline.
     assert stages(clean.run("dvc", "repro")) == ALL - {"fetch_model", "baseline"}
@@ -152,7 +153,7 @@ def test_another_learning_rate_trains_and_a_killed_run_ends_with_the_same_adapte
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     output = clean.run("dvc", "repro")
-    assert "continuing from" in output and stages(output) == {"train", "evaluate"}
+    assert "continuing from" in output and stages(output) == TRAINED
     killed = clean.outs()
     clean.run("dvc", "repro", "--force", "--single-item", "train", FRESH="1")
     assert clean.outs() == killed
@@ -173,6 +174,35 @@ def test_a_clone_pulls_and_runs_nothing_and_can_train(clean, tmp_path):
     assert "up to date" in clone.run("dvc", "repro")
     clone.run("dvc", "repro", "--force", "--single-item", "train")
     assert clone.outs()["models/adapter"] == clean.outs()["models/adapter"]
+
+
+def test_dvc_started_by_its_path_finds_the_programs_of_its_environment(clean):
+    outside = {"PATH": os.defpath, "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+    dvc = str(Path(sys.executable).parent / "dvc")
+    output = clean.run(dvc, "repro", "--force", "--single-item", "fetch_model", **outside)
+    assert stages(output) == {"fetch_model"}
+
+
+def test_without_an_environment_one_line_says_what_to_do(clean):
+    command = ("sh", "stages/run.sh", "no-python", "-m", "stages.fetch.model")
+    done = subprocess.run(command, cwd=clean.folder, capture_output=True, encoding="utf-8")
+    assert done.returncode == 127
+    assert done.stderr.startswith("error: there is no no-python on the PATH: activate")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_python_without_the_requirements_is_named_in_one_line(clean):
+    command = (
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "import sys; sys.path.append('.'); import finetune",
+    )
+    done = subprocess.run(command, cwd=clean.folder, capture_output=True, encoding="utf-8")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {sys.executable} has no pydantic: activate")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_adapter_answers_a_question_by_itself(clean):

@@ -98,7 +98,9 @@ def test_a_template_draws_its_data(name):
 
 
 def test_every_template_is_tested_and_says_where_it_stands_on_the_page():
-    templates = {path.stem: json.loads(path.read_text()) for path in TEMPLATES.glob("*.json")}
+    templates = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in TEMPLATES.glob("*.json")
+    }
     assert templates.keys() == DRAWN.keys()
     for spec in templates.values():
         assert spec["usermeta"]["section"] in ("Result", "Training", "Data")
@@ -136,12 +138,14 @@ def test_the_libraries_are_the_published_ones():
         name: hashlib.sha256(body.encode()).hexdigest() for name, body in LIBRARY.findall(PAGE)
     }
     assert found == LIBRARIES
-    licence = (TEMPLATES / "LICENSE.vega").read_text()
+    licence = (TEMPLATES / "LICENSE.vega").read_text(encoding="utf-8")
     assert all(name.replace("@", " ") in licence for name in LIBRARIES)
 
 
 def test_dvc_writes_its_plots_into_the_page():
-    assert "html_template = plots/page.html" in (ROOT / ".dvc" / "config").read_text()
+    assert "html_template = plots/page.html" in (ROOT / ".dvc" / "config").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_chart_of_the_pipeline_has_a_template():
@@ -170,4 +174,6 @@ def _browse(page: Path) -> str:
     command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000"]
     command += [f"--user-data-dir={page.parent / 'profile'}", page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=True, encoding="utf-8"
+    ).stdout

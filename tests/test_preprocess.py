@@ -263,7 +263,7 @@ def test_more_cut_questions_than_allowed_fail_the_stage(prepare, tmp_path):
 
 def test_test_rows_come_with_their_texts_in_the_same_order(prepare, tmp_path):
     prepared = prepare({"law": questions(60)})
-    lines = (tmp_path / "data/prepared/test/texts.jsonl").read_text().splitlines()
+    lines = (tmp_path / "data/prepared/test/texts.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [row.id for row in prepared.rows("test")]
     for line, text in zip(lines, prepared.texts("test"), strict=True):
         assert json.loads(line)["question"] in text
@@ -451,7 +451,7 @@ def test_shares_are_reported_beside_their_targets(prepare, tmp_path):
     shares = prepared.metrics["shares"]
     assert shares["law"]["achieved"] == pytest.approx(tokens["law"] / tokens.total(), abs=1e-6)
     assert shares["law"]["achieved"] == pytest.approx(0.75, abs=0.02)
-    table = (tmp_path / "reports/data/sources.tsv").read_text().splitlines()
+    table = (tmp_path / "reports/data/sources.tsv").read_text(encoding="utf-8").splitlines()
     assert table[0] == "source\tshare\tkind" and "law\t0.750000\ttarget" in table
     assert prepared.metrics["dropped"]["food"]["mixture"] > 0
 
@@ -460,7 +460,7 @@ def test_the_page_shows_ten_examples_of_each_split_and_runs_nothing_of_theirs(pr
     rows = [{"body": f"<script>alert({n})</script> {r['body']}", "title": r["title"]}
             for n, r in enumerate(questions(80))]  # fmt: skip
     prepared = prepare({"law": rows})
-    page = (tmp_path / "reports/data/examples.html").read_text()
+    page = (tmp_path / "reports/data/examples.html").read_text(encoding="utf-8")
     rows = [prepared.metrics[split]["rows"] for split in ("train", "validation", "test")]
     assert page.count("<article>") == sum(min(10, each) for each in rows)
     assert "&lt;script&gt;alert(" in page and "<script" not in page and "http" not in page
@@ -483,7 +483,7 @@ def test_every_example_leads_to_its_origin_and_licence(prepare, tmp_path):
 
 def test_a_histogram_holds_every_row(prepare, tmp_path):
     prepared = prepare({"law": questions(60)})
-    lines = (tmp_path / "reports/data/lengths.tsv").read_text().splitlines()[1:]
+    lines = (tmp_path / "reports/data/lengths.tsv").read_text(encoding="utf-8").splitlines()[1:]
     counts = Counter()
     for line in lines:
         _, rows, split = line.split("\t")

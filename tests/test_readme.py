@@ -10,24 +10,28 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_to_a_file(page):
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_in_a_command_exists(page):
-    modules = re.findall(r"python -m ((?:stages|tools|bench)[\w.]*)", page.read_text())
+    modules = re.findall(
+        r"python -m ((?:stages|tools|bench)[\w.]*)", page.read_text(encoding="utf-8")
+    )
     assert all(importlib.util.find_spec(module) for module in modules)
 
 
 def test_the_layout_lists_every_folder_of_the_tree():
-    names = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split()
+    names = subprocess.check_output(
+        ["git", "ls-files"], cwd=ROOT, text=True, encoding="utf-8"
+    ).split()
     folders = {name.split("/")[0] for name in names if "/" in name and name[0] != "."}
     layout = README[README.index("## Layout") : README.index("## Limits")]
     assert not {folder for folder in folders if f"`{folder}/" not in layout}
@@ -48,6 +52,6 @@ def test_every_dvc_command_is_run_by_a_test():
     commands = set(
         re.findall(r"^ {4}dvc ((?:exp |queue |metrics |params |plots )?\w+)", README, re.M)
     )
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     missing = {c for c in commands if ", ".join(f'"{w}"' for w in c.split()) not in tests}
     assert not missing

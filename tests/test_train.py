@@ -1,8 +1,10 @@
 """The train stage: repeatable, resumable at any moment, and honest about what it saved."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from stages.train.evaluation import evaluation_batches, measure
 from stages.train.settings import training_arguments
 from stages.train.steps import Steps, make_plan
 from tests import sessions
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +67,7 @@ def _assert_same_outs(folder: Path, finished: Path) -> None:
 
 
 def _metrics(folder: Path) -> dict:
-    return json.loads((folder / "metrics/train.json").read_text())
+    return json.loads((folder / "metrics/train.json").read_text(encoding="utf-8"))
 
 
 def test_training_lowers_the_loss_and_counts_what_it_did(finished):
@@ -72,14 +75,16 @@ def test_training_lowers_the_loss_and_counts_what_it_did(finished):
     assert metrics["eval_loss"] < metrics["eval_loss_first"] - 0.1
     assert metrics["steps"] == 8 and metrics["examples"] == 128 and metrics["epochs"] == 3.2
     assert 0 < metrics["supervised_tokens"] < metrics["tokens"]
-    config = json.loads((finished / "models/adapter/adapter_config.json").read_text())
+    config = json.loads(
+        (finished / "models/adapter/adapter_config.json").read_text(encoding="utf-8")
+    )
     assert config["target_modules"] == sorted(config["target_modules"])
 
 
 def test_every_checkpoint_can_be_resumed_and_evaluated(finished):
     steps = sorted(path.name for path in (finished / "models/checkpoints").glob("step-*"))
     assert steps == ["step-6", "step-8"]
-    named = json.loads((finished / "models/checkpoints/best.json").read_text())
+    named = json.loads((finished / "models/checkpoints/best.json").read_text(encoding="utf-8"))
     assert named == {"best": _metrics(finished)["best_step"], "last": 8}
     best = finished / f"models/checkpoints/step-{named['best']}" / WEIGHTS
     assert best.read_bytes() == (finished / "models/adapter" / WEIGHTS).read_bytes()
@@ -105,14 +110,17 @@ def test_curves_are_at_true_steps(finished):
         "train/loss.tsv",
     ]
     steps = {
-        name: [line.split("\t")[0] for line in (tables / name).read_text().splitlines()[1:]]
+        name: [
+            line.split("\t")[0]
+            for line in (tables / name).read_text(encoding="utf-8").splitlines()[1:]
+        ]
         for name in ("eval/loss.tsv", "train/loss.tsv")
     }
     assert steps == {"eval/loss.tsv": ["0", "2", "4", "6", "8"], "train/loss.tsv": ["3", "6"]}
 
 
 def test_cost_names_the_run_that_it_belongs_to(finished):
-    cost = json.loads((finished / "metrics/cost.json").read_text())
+    cost = json.loads((finished / "metrics/cost.json").read_text(encoding="utf-8"))
     assert (finished / "models/resume" / cost["fingerprint"]).is_dir()
     assert cost["tokens_per_s"] > 0 and cost["peak_memory_gb"] > 0 and cost["sessions"] == 1
 
@@ -120,6 +128,36 @@ def test_cost_names_the_run_that_it_belongs_to(finished):
 def test_the_same_run_gives_the_same_bytes(tmp_path, furnish, finished):
     assert sessions.train(furnish(tmp_path, **DROPOUT))[0] == 0
     _assert_same_outs(tmp_path, finished)
+
+
+def test_a_folder_outside_ascii_gives_the_same_bytes(tmp_path, furnish, finished):
+    """Given a path, torch.save names what is in the archive by it, but only where it is ASCII."""
+    folder = tmp_path / "mit leer & ümläut"
+    assert sessions.train(furnish(folder, **DROPOUT))[0] == 0
+    _assert_same_outs(folder, finished)
+
+
+def test_a_locale_that_is_not_utf8_changes_nothing(tmp_path, furnish):
+    words = {"template": "chat", "system": "Schreibe … für", "instruction": "Título: “ñ”"}
+    asked = {"mode": "completion", "max_length": 256, "words": {"law": words}}
+    outs = []
+    for name, locale in (("utf8", {}), ("ascii", {"PYTHONUTF8": "0", "LC_ALL": "C"})):
+        steps = {"train__max_steps": 2, "train__save_steps": 2, "train__warmup_steps": 1}
+        folder = furnish(tmp_path / name, **steps)
+        prepared = (folder / "data/prepared").resolve()
+        (folder / "data/prepared").unlink()
+        shutil.copytree(prepared, folder / "data/prepared")
+        text = json.dumps(asked, ensure_ascii=False)
+        (folder / "data/prepared/train/prompt.json").write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "stages.train", *sessions.COMMAND]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONCOERCECLOCALE": "0"}
+        done = subprocess.run(
+            command, cwd=folder, env=environment | locale, capture_output=True, encoding="utf-8"
+        )
+        assert done.returncode == 0, done.stderr
+        outs.append(sessions.read_outs(folder))
+    assert outs[0] == outs[1]
+    assert "Título: “ñ”".encode() in outs[0]["models/adapter/settings.json"]
 
 
 def test_a_finished_run_is_not_trained_again_unless_fresh(tmp_path, finished):
@@ -192,11 +230,54 @@ def test_a_checkpoint_can_be_continued_explicitly(tmp_path, furnish, finished):
     _assert_same_outs(tmp_path, finished)
 
 
+def test_a_finished_run_goes_on_to_more_steps_and_the_card_says_so(tmp_path, furnish, finished):
+    start = {"train__resume_from": str(finished / "models/checkpoints/step-8")}
+    longer = {**DROPOUT, **start, "train__max_steps": 12}
+    assert (
+        "set train.resume_accept to [train.max_steps]"
+        in sessions.train(furnish(tmp_path / "refused", **longer))[1]
+    )
+    folder = furnish(tmp_path / "longer", **longer, train__resume_accept=["max_steps"])
+    code, log = sessions.train(folder)
+    assert code == 0, log
+    metrics, before = _metrics(folder), _metrics(finished)
+    assert metrics["steps"] == 12 and metrics["eval_loss_first"] == before["eval_loss_first"]
+    card = (folder / "models/adapter/README.md").read_text(encoding="utf-8")
+    start = f"step-8 of run {before['fingerprint']}"
+    assert f"| continued from | {start}; different: train.max_steps 8 -> 12 |" in card
+    rates = {e["step"]: e["learning_rate"] for e in sessions.read_history(folder) if "loss" in e}
+    assert rates[9] == pytest.approx(0.01 * 0.3455, rel=0.01)  # cosine at 6 of 10 steps, not 0
+
+
+def test_another_number_of_processes_goes_on_with_the_same_examples(tmp_path, furnish):
+    one = furnish(tmp_path / "one", **EXACT)
+    assert sessions.train(one, at="SIGTERM token_nll 14")[0] == 143
+    (checkpoint,) = (one / "models/resume").glob("*/step-5")
+    start = shutil.copytree(checkpoint, tmp_path / "step-5")
+    assert sessions.train(one)[0] == 0
+    two = furnish(
+        tmp_path / "two",
+        **EXACT,
+        train__per_device_train_batch_size=2,
+        train__resume_from=str(start),
+        train__resume_accept=["processes", "per_device_train_batch_size"],
+    )
+    both = sessions.start_two(two)
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0], _log(two)
+    ours, theirs = (sessions.read_losses(folder) for folder in (one, two))
+    assert theirs == pytest.approx(ours, rel=1e-5)
+
+
 def test_the_best_is_judged_anew_where_its_checkpoint_is_lost(tmp_path, furnish, finished):
     checkpoint = tmp_path / "mine"
     shutil.copytree(finished / "models/checkpoints/step-8", checkpoint)
     state = checkpoint / "trainer_state.json"
-    state.write_text(state.read_text().replace('"best_global_step": 8', '"best_global_step": 4'))
+    state.write_text(
+        state.read_text(encoding="utf-8").replace('"best_global_step": 8', '"best_global_step": 4'),
+        encoding="utf-8",
+    )
     (checkpoint / "checksums.json").unlink()
     seal(checkpoint, tmp_path / "step-8", step=8)
     furnish(tmp_path, **DROPOUT, train__resume_from=str(tmp_path / "step-8"))
@@ -270,7 +351,7 @@ mixed_precision: 'no'
 
 def _launch_on_two_machines(folder: Path) -> list[subprocess.CompletedProcess]:
     """`accelerate launch` as each of two machines would call it, with one process on each."""
-    (folder / "two.yaml").write_text(TWO)
+    (folder / "two.yaml").write_text(TWO, encoding="utf-8")
     head = ["--main_process_ip", "127.0.0.1", "--main_process_port", str(sessions.free_port())]
     machines = [
         sessions.launch(folder, "two.yaml", *head, "--machine_rank", str(rank)) for rank in range(2)
@@ -290,13 +371,13 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
     head, other = _launch_on_two_machines(two)
     assert (head.returncode, other.returncode) == (0, 0), head.stderr + other.stderr
     assert "loads and gives the loss that training measured" in head.stderr
-    assert json.loads((two / "metrics/cost.json").read_text())["processes"] == 2
+    assert json.loads((two / "metrics/cost.json").read_text(encoding="utf-8"))["processes"] == 2
 
     assert sessions.train(furnish(one, **EXACT))[0] == 0
     ours, theirs = (load_file(each / "models/adapter" / WEIGHTS) for each in (one, two))
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
-    assert _metrics(two) == _metrics(one)
+    assert _without_run(_metrics(two)) == _without_run(_metrics(one))
 
     for at, code in (("SIGTERM token_nll 8", 143), ("", 0)):
         both = sessions.start_two(stopped, at=at)
@@ -306,11 +387,16 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
     ours, theirs = sessions.read_outs(stopped), sessions.read_outs(two)
     changed = {name for name in theirs if ours[name] != theirs[name]}
     # Sessions leave the code out of the fingerprint, and so out of the sums.
-    assert {Path(name).name for name in changed} == {"fingerprint.json", "checksums.json"}
+    files = {"fingerprint.json", "checksums.json", "train.json"}
+    assert {Path(name).name for name in changed} == files
+
+
+def _without_run(metrics: dict) -> dict:
+    return {name: value for name, value in metrics.items() if name != "fingerprint"}
 
 
 def _log(folder: Path) -> str:
-    return (folder / "log.txt").read_text()
+    return (folder / "log.txt").read_text(encoding="utf-8")
 
 
 def _model(base: Path = Path("models/base")):
@@ -415,7 +501,7 @@ def _check(**changes: object) -> None:
     [
         ({"optim": "adam"}, "train.optim is adam: transformers has .*paged_adamw_8bit"),
         ({"optim": "galore_adamw"}, "train.optim is galore_adamw, which cannot be used here"),
-        ({"lr_scheduler_type": "warmup_stable_decay"}, "warmup_stable_decay, which needs more: "),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "warmup_stable_decay, which needs other"),
         ({"lr_scheduler_type": "cosin"}, "lr_scheduler_type is cosin: transformers has .*cosine"),
         (
             {"max_steps": None, "num_train_epochs": 2.0, "warmup_steps": 5},
@@ -448,7 +534,7 @@ def test_very_many_passes_are_a_warning(workspace, caplog):
 
 def test_fewer_processes_than_configured_are_an_error(workspace, write_params, monkeypatch):
     config = workspace / "two.yaml"
-    config.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\n")
+    config.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\n", encoding="utf-8")
     launch = {"command": f"accelerate launch --config_file {config}", "config": str(config)}
     write_params(workspace, launch=launch)
     monkeypatch.setenv("WORLD_SIZE", "1")

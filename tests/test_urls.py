@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from finetune import patience
 from stages.fetch import urls
 from tests import hub_server
 from tests.fetching import assert_one_clear_error, fetch, manifest, rows
@@ -81,7 +82,9 @@ def test_a_server_without_ranges_is_read_in_one_go(server, tmp_path):
 
 def test_a_password_is_taken_from_netrc(server, tmp_path):
     server.files["/a.jsonl"] = LINES
-    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password SECRET\n")
+    (tmp_path / "netrc").write_text(
+        "machine 127.0.0.1 login me password SECRET\n", encoding="utf-8"
+    )
     it = source(f"{server.endpoint}/a.jsonl", LINES)
     code, output = fetch(tmp_path, "urls", it, NETRC=str(tmp_path / "netrc"))
     assert code == 0, output
@@ -117,7 +120,7 @@ def test_a_name_after_the_address_says_the_format(server, tmp_path):
     [
         ("/none.jsonl?key=SECRET", ["404"]),
         ("/forbidden.jsonl?key=SECRET", ["403"]),
-        ("/a.zip?key=SECRET", ["known format"]),
+        ("/a.7z?key=SECRET", ["known format"]),
     ],
 )
 def test_what_cannot_be_fetched_is_one_error_without_its_key(server, tmp_path, path, words):
@@ -139,6 +142,6 @@ def test_an_address_that_must_not_be_read_is_refused(tmp_path, url):
 
 def test_a_server_that_is_away_is_one_error_after_the_retries(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(urls, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.01)
     with pytest.raises(OSError, match="127.0.0.1:9/a.jsonl could not be fetched"):
         urls.fetch("http://127.0.0.1:9/a.jsonl", "0" * 64)

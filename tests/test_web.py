@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import sqlite3
 import time
 from urllib.parse import urlsplit
 
@@ -12,7 +13,8 @@ from tests import site
 from tests.fetching import assert_one_clear_error, fetch, manifest, rows, start, write_params
 
 LICENCES = ["CC0-1.0", "CC-BY-4.0", "CC BY-SA 4.0"]
-FAST = "from stages.fetch import manners; manners.FIRST_WAIT_S = 0.05"
+SITE_FILES = {"/robots.txt", "/.well-known/tdmrep.json", "/ai.txt"}
+FAST = "from finetune import patience; patience.FIRST_WAIT_S = 0.05"
 
 
 def source(server, **keys):
@@ -103,6 +105,7 @@ def test_every_other_address_is_counted_under_its_reason(crawled):
         "licence not allowed: All rights reserved": 1,
         "licence not allowed: CC-BY-NC-4.0": 1,
         "licence not allowed: CC-BY-NC-ND-4.0": 1,
+        "licence of a part of the page only, left for review": 1,
         "no licence found": 2,
         "no valid address": 2,
         "not HTML": 1,
@@ -169,7 +172,7 @@ def test_the_manifest_has_every_document_with_its_verdict_and_validators(crawled
     documents = {each["origin"]: each for each in manifest(folder)["documents"]}
     assert documents.keys() == {raw.origin for raw in rows(folder)}
     by = documents[f"{server.url}/by.html"]
-    assert by["robots"] == "allowed"
+    assert by["robots"] == "allowed; nothing reserved"
     assert by["etag"] and by["last_modified"] == site.MODIFIED
 
 
@@ -188,7 +191,7 @@ def test_a_killed_crawl_continues_and_asks_for_nothing_twice(tmp_path):
         assert code == 0, output
         again = [path for path in set(server.asked()) if server.asked().count(path) > 1]
         # robots.txt, and at most the one page that was under way
-        assert len(set(again) - {"/robots.txt"}) <= 1, again
+        assert len(set(again) - SITE_FILES) <= 1, again
     assert len(rows(tmp_path)) == 41
 
 
@@ -199,7 +202,7 @@ def test_another_limit_fetches_only_what_is_new(tmp_path):
         assert manifest(tmp_path)["counts"]["beyond max_pages"] == 8
         assert crawl(tmp_path, server, max_pages=100)[0] == 0
         assert len(rows(tmp_path)) == 13
-        pages = [path for path in server.asked() if path != "/robots.txt"]
+        pages = [path for path in server.asked() if path not in SITE_FILES]
         assert len(pages) == len(set(pages)) == 13
 
 
@@ -211,7 +214,7 @@ def test_an_old_page_is_asked_for_with_its_validators_and_stays(tmp_path):
         del server.log[:]
         server.pages["/page-1.html"] = site.page(f"changed {site.CC0}")
         assert crawl(tmp_path, server, revisit_days=0.0)[0] == 0
-        asked = [headers for _, _, path, headers in server.log if path != "/robots.txt"]
+        asked = [headers for _, _, path, headers in server.log if path not in SITE_FILES]
         assert len(asked) == 6
         assert all(h["if-none-match"] and h["if-modified-since"] for h in asked)
         second = {raw.origin: raw.sha256 for raw in rows(tmp_path)}
@@ -239,7 +242,7 @@ def test_the_delay_of_robots_txt_is_kept_and_one_thing_asked_at_a_time(tmp_path)
 
     with site.serve(pages) as server:
         assert crawl(tmp_path, server)[0] == 0
-        times = [at for at, _, path, _ in server.log if path != "/robots.txt"]
+        times = [at for at, _, path, _ in server.log if path not in SITE_FILES]
     gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
     assert len(gaps) == 4 and min(gaps) > 0.38, gaps
     assert server.most_at_once == 1
@@ -273,7 +276,9 @@ def test_without_a_readable_robots_txt_nothing_is_fetched(tmp_path, status):
 def test_without_any_robots_txt_pages_may_be_fetched(tmp_path):
     with site.serve(site.chain(1)) as server:
         assert crawl(tmp_path, server)[0] == 0
-    assert {raw.robots for raw in rows(tmp_path)} == {"allowed: no robots.txt (404)"}
+    assert {raw.robots for raw in rows(tmp_path)} == {
+        "allowed: no robots.txt (404); nothing reserved"
+    }
 
 
 @pytest.mark.parametrize("name", ["url", "other"])
@@ -322,3 +327,61 @@ def test_a_site_that_is_away_is_one_error(tmp_path):
     with site.serve(site.chain(1)) as server:
         pass
     assert_one_clear_error(*crawl(tmp_path, server), "no page may be used")
+
+
+def text(body):
+    return site.Answer(body, headers={"Content-Type": "text/plain"})
+
+
+RESERVED = {
+    "Content-Signal": {"/robots.txt": b"User-agent: *\nContent-Signal: search=yes,ai-train=no\n"},
+    "Content-Usage": {"/robots.txt": b"User-Agent: *\nContent-Usage: train-ai=n\nAllow: /\n"},
+    "closed to crawlers for training (GPTBot)": {
+        "/robots.txt": b"User-agent: GPTBot\nUser-agent: CCBot\nDisallow: /\n\nUser-agent: *\n"
+    },
+    "reserved by tdmrep.json": {
+        "/.well-known/tdmrep.json": b'[{"location": "/*", "tdm-reservation": 1}]'
+    },
+    "reserved by ai.txt": {"/ai.txt": b"User-Agent: *\nDisallow: /\n"},
+    "disallowed by robots.txt": {
+        "/robots.txt": "\ufeffUser-agent: finetune-crawler/1.0\nDisallow: /\n".encode("utf-16-le")
+    },
+    "/ai.txt cannot be read": {},
+}
+
+
+@pytest.mark.parametrize("reason", RESERVED)
+def test_what_a_site_reserves_is_not_fetched_and_counted_under_its_own_reason(tmp_path, reason):
+    def pages(server):
+        found = site.chain(1)(server) | {p: text(b) for p, b in RESERVED[reason].items()}
+        return found if RESERVED[reason] else found | {"/ai.txt": site.Answer(b"", 500)}
+
+    with site.serve(pages) as server:
+        assert_one_clear_error(*crawl(tmp_path, server), "no page may be used", reason)
+        assert set(server.asked()) <= SITE_FILES
+
+
+def test_sitemaps_of_robots_txt_are_read_also_when_all_pages_are_fresh(tmp_path):
+    def pages(server):
+        robots = f"User-agent: *\nDisallow:\nSitemap: {server.url}/map.xml\n".encode()
+        xml = {"Content-Type": "application/xml"}
+        listed = site.Answer(site.listing(f"{server.url}/listed.html"), headers=xml)
+        more = {"/map.xml": listed, "/listed.html": site.page(f"listed {site.CC0}")}
+        return site.chain(1)(server) | {"/robots.txt": text(robots)} | more
+
+    with site.serve(pages) as server:
+        for _ in range(2):
+            assert crawl(tmp_path, server)[0] == 0
+            assert "/listed.html" in kept(tmp_path)
+
+
+def test_a_page_of_a_store_from_before_reservations_were_read_is_asked_for_again(tmp_path):
+    with site.serve(site.chain(1)) as server:
+        assert crawl(tmp_path, server)[0] == 0
+        base = sqlite3.connect(next(tmp_path.glob("data/crawl/*/pages.sqlite")))
+        base.execute("UPDATE pages SET robots = 'allowed'")
+        base.commit()
+        base.close()
+        server.pages["/ai.txt"] = text(b"User-Agent: *\nDisallow: /page\n")
+        assert crawl(tmp_path, server)[0] == 0
+    assert set(kept(tmp_path)) == {"/"}

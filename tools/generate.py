@@ -20,6 +20,7 @@ from finetune.checkpoints import find_damage
 from finetune.errors import run
 from finetune.generation import Answer, answer_prompts
 from finetune.model.load import load_adapter, load_base, load_tokenizer
+from finetune.model.memory import fit_evaluation
 from finetune.model.weights import obtain_exactly
 from finetune.params import Compute, Quantization
 from finetune.text.prompts import bos_ids, encode, holds_special_token, render_prompts
@@ -87,13 +88,14 @@ def load_assistant(
     """
     if damage := find_damage(adapter):
         raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {adapter}`")
-    settings = json.loads((adapter / "settings.json").read_text())
+    settings = json.loads((adapter / "settings.json").read_text(encoding="utf-8"))
     disable_progress_bar()
     compute = Compute(device=device, dtype=settings["compute_dtype"], num_threads=None)
     quantization = Quantization(**settings["quantization"])
     if low_memory:
         quantization = replace(quantization, dequantize=False)
     weights = obtain_exactly(settings["base"])
+    quantization, _ = fit_evaluation(weights, quantization, compute, BATCH_TOKENS)
     model = load_base(adapter, quantization, compute, weights)
     if not base_only:
         model = load_adapter(model, adapter)

@@ -14,23 +14,20 @@ from transformers import PrinterCallback
 from bench.runs import Run
 from bench.stopwatch import Stopwatch
 from bench.workloads import write_split
-from finetune.flat import attention
-from finetune.model.load import add_lora, load_base, resolve
+from finetune.model.load import resolve
 from finetune.params import Params, load
 from finetune.text.tokens import TokenRows
-from stages.train import speed
-from stages.train.callbacks import Timing
+from stages.train.callbacks import Resume, Timing
 from stages.train.cost import Meter
-from stages.train.fast import low_rank
-from stages.train.fitting import Budget, Fitting, plan_memory
+from stages.train.fast.fitting import Memory, plan_memory
 from stages.train.interruption import Interruption
 from stages.train.settings import processes, quieten, training_arguments
 from stages.train.steps import Plan, make_plan
-from stages.train.trainer import FlatTrainer
+from stages.train.training import FlatTrainer, load_model
 
 PRESETS = {"law": "presets/law-mistral-7b.yaml", "food": "presets/food-mistral-24b.yaml"}
 MANY = 1_000_000  # steps: the stopwatch ends the run
-RECORDING = 200  # steps of warm-up where passes are recorded, until most shapes have come once
+CAPTURING = 200  # steps of warm-up where passes are captured, until most shapes have come once
 
 
 def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[str, Any]:
@@ -41,18 +38,18 @@ def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[st
         rows = TokenRows(write_split(Path(folder) / "train", run.data, 4000, words))
         plan = make_plan(params, rows, processes())
         arguments = training_arguments(params, resolve(params.compute), plan, Path(folder) / "out")
-        params, budget = plan_memory(params, model, plan, arguments.device)
-        trainer = make_trainer(run, params, model, rows, plan, arguments, budget)
-        if plan.recorded:
-            watch |= {"warmup_steps": RECORDING}
+        memory = plan_memory(params, model, plan, arguments.device)
+        trainer = make_trainer(run, params, model, rows, plan, arguments, memory)
+        if plan.captured:
+            watch |= {"warmup_steps": CAPTURING}
         stopwatch = Stopwatch(lambda: plan.seen(trainer.state.global_step)["tokens"], **watch)
         trainer.add_callback(stopwatch)
         trainer.train()
     facts = {
-        "fit": [trainer.passes.fit.tokens, trainer.passes.fit.checkpointing],
-        "dequantized": params.quantization.dequantize,
-        "recorded": plan.recorded,
-        "estimated_gb": budget.estimated and round(budget.estimated / 1e9, 1),
+        "fit": [trainer.fitting.fit.tokens, trainer.fitting.fit.recomputed],
+        "dequantized": memory.quantization.dequantize,
+        "captured": plan.captured,
+        "estimated_gb": memory.estimated and round(memory.estimated / 1e9, 1),
         "supervised_share": round(float(plan.supervised.sum() / plan.lengths.sum()), 4),
     }
     return stopwatch.report() | facts
@@ -91,36 +88,25 @@ def make_trainer(
     rows: TokenRows,
     plan: Plan,
     arguments: Any,
-    budget: Budget,
+    memory: Memory,
 ) -> FlatTrainer:
     """The trainer as `stages.train.training` makes it, on `models/base` or a folder of weights."""
     weights = None if (model / "manifest.json").exists() else model
-    speed.start_compiler(params)
-    base = load_base(model, params.quantization, params.compute, weights)
-    plan.padded = not attention.takes_flat(base)
-    speed.cut_last_layer(base, plan)
-    adapted = add_lora(base, params.lora, params.seed)
-    if run.options.get("shared", True):
-        low_rank.install(adapted)
-    speed.compile_layers(adapted, params)
-    speed.record_passes(plan, params, budget, arguments.world_size)
-    for name in ("recorded", "reads_few"):
+    adapted = load_model(params, model, plan, memory, weights=weights)
+    for name in ("captured", "reads_few"):
         setattr(plan, name, run.options.get(name, getattr(plan, name)))
     trainer = FlatTrainer(
         model=adapted,
         args=arguments,
-        eval_dataset=rows,
-        rows=rows,
-        validation=rows,
+        rows=(rows, rows),
         plan=plan,
         store=SimpleNamespace(folder=Path(arguments.output_dir)),
         base={"name": "random", "revision": None},
         interruption=Interruption(),
-        meter=(meter := Meter(plan, arguments.device, {})),
-        ways=budget.options,
+        meter=Meter(plan, arguments.device, {}),
+        memory=memory,
     )
-    meter.start()
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Fitting(trainer, rows, rows))
-    trainer.add_callback(Timing(meter))
+    trainer.add_callback(Resume(trainer, None))
+    trainer.add_callback(Timing(trainer.meter))
     return trainer

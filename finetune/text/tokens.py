@@ -133,6 +133,12 @@ class TokenRows:
         return _concatenate([list_lengths(batch["input_ids"]) for batch in self._batches])
 
     @cached_property
+    def sources(self) -> list[str]:
+        """The names of all sources, sorted."""
+        names = (batch["source"].unique().to_pylist() for batch in self._batches)
+        return sorted({name for each in names for name in each})
+
+    @cached_property
     def supervised(self) -> np.ndarray:
         """Supervised tokens of each example, int64[N]."""
         return _concatenate([supervised_counts(batch["spans"]) for batch in self._batches])

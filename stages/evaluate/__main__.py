@@ -5,6 +5,7 @@ Out: metrics, a prediction per row, and with `--report` samples and charts.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from peft import PeftModel
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from finetune.errors import run
 from finetune.model.load import load_adapter, load_base, load_tokenizer
+from finetune.model.memory import fit_evaluation
 from finetune.params import Params, load
 from finetune.records import write_json
 from stages.evaluate.checkpoint import choose
@@ -22,7 +24,8 @@ from stages.evaluate.report import write_report
 
 
 def main() -> None:
-    paths, params = _parse(), load()
+    paths = _parse()
+    params = _fit(load(), paths.base)
     questions = read_questions(paths.test, params.evaluate.max_rows)
     baseline = read_predictions(paths.baseline, questions) if paths.baseline else None
     model = _load(paths, params)
@@ -35,6 +38,15 @@ def main() -> None:
     if paths.report:
         write_report(paths.report, baseline, predictions)
     write_json(paths.metrics, metrics)
+
+
+def _fit(params: Params, base: Path) -> Params:
+    """`params` with what the device's memory allows; no result depends on it."""
+    quantization, tokens = fit_evaluation(
+        base, params.quantization, params.compute, params.evaluate.micro_batch_tokens
+    )
+    evaluate = replace(params.evaluate, micro_batch_tokens=tokens)
+    return replace(params, quantization=quantization, evaluate=evaluate)
 
 
 def _parse() -> argparse.Namespace:

@@ -29,7 +29,10 @@ def read_questions(folder: Path, max_rows: int | None) -> list[Question]:
     Raises ValueError for an empty split, or where texts.jsonl does not belong to the tokens.
     """
     rows = TokenRows(folder)
-    texts = [json.loads(line) for line in (folder / "texts.jsonl").read_text().splitlines()]
+    texts = [
+        json.loads(line)
+        for line in (folder / "texts.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     if not len(rows):
         raise ValueError(f"{folder} has no row; raise preprocess.test_share or add data")
     if len(texts) != len(rows):

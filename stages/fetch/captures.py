@@ -2,30 +2,18 @@
 
 import hashlib
 import io
-import shutil
 import uuid
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
-from w3lib.encoding import html_to_unicode
-from warcio.archiveiterator import ArchiveIterator
-from warcio.exceptions import ArchiveLoadFailed
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from finetune.records import Row, RowWriter
-from stages.fetch.licences import find_licences, spdx
-from stages.fetch.sources import Part, log, told
-from stages.fetch.streams import BLOCK_BYTES, decompress
-
 CAPTURE = "capture.warc.gz"
-HTML = ("text/html", "application/xhtml+xml")
-MAX_PAGE_BYTES = 16 << 20
 # The stored body is decompressed and whole, and nobody's session belongs in a data set.
 LEFT_OUT = ("content-encoding", "transfer-encoding", "content-length", "connection", "set-cookie")
 
@@ -86,103 +74,22 @@ def row_of(page: Page, offset: int) -> dict[str, Any]:
     return {"url": page.url, "warc_offset": offset, "content_type": kind}
 
 
-def text_of(page: Page) -> str:
-    """The page's HTML, decoded as a browser would."""
-    return html_to_unicode(page.header("Content-Type") or None, page.body)[1]
+class PageWriter:
+    """Puts local pages into the capture of a source, which is made with the first of them."""
 
+    def __init__(self, folder: Path) -> None:
+        self._path, self._file = folder / CAPTURE, None
 
-def is_html(content_type: str) -> bool:
-    """Whether a Content-Type is that of a page."""
-    return content_type.partition(";")[0].strip().lower() in HTML
+    def keep(self, body: bytes, name: str) -> dict[str, Any]:
+        """Add the page of a file; returns the row that stands for it."""
+        if self._file is None:
+            self._file = self._path.open("wb")
+            self._writer = CaptureWriter(self._file)
+        url = f"http://files.invalid/{quote(name)}"  # WARC has headers for http only (RFC 2606)
+        page = Page(url, 200, [("Content-Type", "text/html")], body, "", 0.0, 0.0)
+        return {**row_of(page, self._writer.write(page)), "url": name, "path": name}
 
-
-def copy(out: Path, name: str, source: Any, parts: list[Part]) -> None:
-    """Take WARC files of one's own as the capture: the files of a source, one after the other.
-
-    The source's `license` holds for pages that name none; a page that names another one is left
-    out and counted. It may name several: CC0-1.0 OR CC-BY-4.0.
-    """
-    counts: Counter[str] = Counter()
-    files = []
-    with RowWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
-        for part in parts:
-            rows = _copy_part(part, source, writer, capture, counts)
-            files.append({"path": part.name, "split": part.split, "rows": rows, **part.proof})
-        if not writer.count:
-            raise ValueError(f"data.files.{name}: no HTML page in its WARC files{told(counts)}")
-        counts["rows"] = writer.count
-        manifest = {"source": name, "kind": "files", "parameters": asdict(source)}
-        writer.write_manifest({**manifest, "files": files, "counts": dict(counts)})
-    log.info("fetch %s: %d pages of %d file(s)%s", name, writer.count, len(files), told(counts))
-
-
-def _copy_part(
-    part: Part, source: Any, writer: RowWriter, capture: BinaryIO, counts: Counter[str]
-) -> int:
-    """Append a WARC file to the capture, and a row for each page; returns their number."""
-    before, start = writer.count, capture.tell()
-    allowed = {spdx(each) for each in source.license.split(" OR ")}
-    _check_whole(part)
-    with part.open() as file:
-        for page, offset in read(file, part.name, counts):
-            found = find_licences(text_of(page), page.url, page.header("Link"))
-            if refused := sorted(set(found) - allowed):
-                counts[f"licence not allowed: {refused[0]}"] += 1
-            else:
-                writer.write(_raw(page, start + offset, part.split, source, found))
-        file.seek(0)
-        shutil.copyfileobj(file, capture)
-    return writer.count - before
-
-
-def _check_whole(part: Part) -> None:
-    """Unpack to the end: warcio takes a file that is cut for one that ends there."""
-    with part.open() as file:
-        unpacked = decompress(file, part.name, "gzip")
-        while unpacked.read(BLOCK_BYTES):
-            pass
-
-
-def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Row:
-    return Row(
-        row=row_of(page, offset),
-        split=split,
-        origin=page.url,
-        sha256=hashlib.sha256(page.body).hexdigest(),
-        license=" AND ".join(sorted(found)) or source.license,
-        evidence=f"{page.url} ({', '.join(found.values())})" if found else source.evidence,
-        etag=page.header("ETag"),
-        last_modified=page.header("Last-Modified"),
-    )
-
-
-def read(file: BinaryIO, name: str, counts: Counter[str]) -> Iterator[tuple[Page, int]]:
-    """The HTML pages of a WARC file with their offsets; other records are counted."""
-    try:
-        archive = ArchiveIterator(file)
-        for record in archive:
-            page = _page(record, counts)
-            if page is not None:
-                yield page, archive.get_record_offset()
-    except (ArchiveLoadFailed, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{name} is no WARC file of records compressed one by one: {reason}"
-        ) from None
-
-
-def _page(record: Any, counts: Counter[str]) -> Page | None:
-    url = record.rec_headers.get_header("WARC-Target-URI")
-    if record.rec_type != "response" or record.http_headers is None or not url:
-        counts[f"WARC record of type {record.rec_type}, left out"] += 1
-        return None
-    headers = record.http_headers.headers
-    status = record.http_headers.get_statuscode()
-    if status != "200" or not is_html(record.http_headers.get_header("Content-Type") or ""):
-        counts["answer that is no HTML page, left out"] += 1
-        return None
-    body = record.content_stream().read(MAX_PAGE_BYTES + 1)
-    if not body.strip() or len(body) > MAX_PAGE_BYTES:
-        counts["page that is empty or above 16 MiB, left out"] += 1
-        return None
-    return Page(url, 200, [(k, v) for k, v in headers], body, "", 0.0, 0.0)
+    def close(self) -> None:
+        """Write what is left."""
+        if self._file is not None:
+            self._file.close()

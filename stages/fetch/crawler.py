@@ -5,11 +5,13 @@ import time
 
 from scrapy.crawler import CrawlerProcess
 
+from finetune import patience
 from finetune.params import Web
 from stages.fetch.addresses import GuardedResolver
 from stages.fetch.judging import Kept
-from stages.fetch.manners import AGENT, MAX_WAIT_S, KeepDelay, ObeyRobots, RetryWithPatience
+from stages.fetch.manners import KeepDelay, ObeyRobots, RetryWithPatience
 from stages.fetch.remembering import Recall, Remember
+from stages.fetch.reservations import AGENT
 from stages.fetch.spider import Crawl
 from stages.fetch.store import Store
 
@@ -56,7 +58,7 @@ def settings(source: Web) -> dict:
         "DOWNLOAD_DELAY_JITTER": 0,
         "AUTOTHROTTLE_ENABLED": True,
         "AUTOTHROTTLE_START_DELAY": source.delay,
-        "AUTOTHROTTLE_MAX_DELAY": MAX_WAIT_S,
+        "AUTOTHROTTLE_MAX_DELAY": patience.MAX_WAIT_S,
         "DOWNLOAD_TIMEOUT": source.timeout,
         "DOWNLOAD_MAXSIZE": source.max_page_bytes,
         "DOWNLOAD_WARNSIZE": 0,

@@ -7,7 +7,8 @@ files are read from the hub as a stream, and no further than needed.
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,7 +70,11 @@ def _matches(rule: re.Pattern[str], value: Any) -> bool:
 
 
 def find_parts(source: params.Hub) -> list[Part]:
-    """The files of the commit that match, sorted by split and name; ValueError for none."""
+    """The files of the commit, sorted by split and name; ValueError for none.
+
+    They are those that match `files`, or those of the dataset's own `splits`, as `datasets` finds
+    them. What needs `datasets` to be read is a part of rows instead.
+    """
     api = HfApi()
     info = retried(
         lambda: api.dataset_info(source.name, revision=source.revision, files_metadata=True)
@@ -77,6 +82,8 @@ def find_parts(source: params.Hub) -> list[Part]:
     if info.sha != source.revision:
         raise ValueError(f"{source.name}: the hub gave commit {info.sha}, not {source.revision}")
     files = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    if source.splits:
+        return check_splits(list(_defined(source, files)))
     parts = []
     for split, pattern in sorted(source.files.items()):
         found = sorted(filter(re.compile(glob_translate(pattern)).match, files))
@@ -85,19 +92,33 @@ def find_parts(source: params.Hub) -> list[Part]:
                 f"{source.name}@{source.revision} has no file that matches {split}: {pattern}; "
                 f"it has {', '.join(sorted(files)[:20])}"
             )
-        parts += [_part("" if split == "all" else split, source, files[path]) for path in found]
+        parts += [_part(split, source, files[path]) for path in found]
     return check_splits(parts)
 
 
+def _defined(source: params.Hub, files: dict[str, RepoSibling]) -> Iterator[Part]:
+    from stages.fetch.defined import Defined  # `datasets` takes seconds to import
+
+    dataset = Defined(source)
+    for split, theirs in sorted(source.splits.items()):
+        if (paths := dataset.files(theirs)) is not None:
+            yield from (_part(split, source, files[path]) for path in paths)
+        else:
+            split = "" if split == "all" else split
+            yield Part(split, dataset.cite(theirs), rows=partial(dataset.rows, theirs))
+
+
 def _part(split: str, source: params.Hub, file: RepoSibling) -> Part:
+    split = "" if split == "all" else split
     name = f"{source.name}@{source.revision}:{file.rfilename}"
     sums = {"git_sha1": file.blob_id} if file.lfs is None else {"sha256": file.lfs.sha256}
     proof = {"bytes": file.size, **sums}
     columns = tuple(dict.fromkeys([*source.columns, *source.filter])) if source.columns else ()
+    rest = (columns, source.encoding or "")
     if source.max_rows is None:
-        return Part(split, name, lambda: _download(source, file).open("rb"), proof, columns)
+        return Part(split, name, lambda: _download(source, file).open("rb"), proof, *rest)
     proof["streamed"] = True
-    return Part(split, name, lambda: _stream(source, file.rfilename), proof, columns)
+    return Part(split, name, lambda: _stream(source, file.rfilename), proof, *rest)
 
 
 def _download(source: params.Hub, file: RepoSibling) -> Path:

@@ -1,18 +1,59 @@
 """JSON Lines and JSON files as rows."""
 
+import codecs
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
 
-from stages.fetch.streams import Record, decode, read_lines, read_whole, row_sha256
+from stages.fetch.streams import (
+    BLOCK_BYTES,
+    BOM,
+    MAX_RECORD_BYTES,
+    Record,
+    Text,
+    decode,
+    read_lines,
+    read_whole,
+    row_sha256,
+)
 
-MAX_JSON_BYTES = 256 << 20  # a JSON file is read whole, and needs about eight times its size
+MAX_JSON_BYTES = 256 << 20  # an object is read whole, and needs about eight times its size
 MAX_DEPTH = 100  # the same on every Python: what its own parser takes differs
+_BLANK = re.compile(r"\s*")
 
 
-def read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
+def read_json(stream: Text, name: str) -> Iterator[Record]:
+    """The rows of a JSON file, by what it holds, not by its name.
+
+    JSON Lines; a list of rows, of any length; an object of rows, of columns (pandas' own), with
+    the list of rows as its only value; or one row.
+    """
+    first = stream.head.removeprefix(BOM).lstrip()
+    line, _, rest = first.partition(b"\n")
+    if first[:1] == b"[":
+        yield from _read_list(stream, name)
+    elif _is_jsonl(name) or (rest.strip() and _is_object(line)):
+        yield from _read_lines(stream, name)
+    else:
+        yield from _read_object(stream, name)
+
+
+def _is_jsonl(name: str) -> bool:
+    return any(suffix in (".jsonl", ".ndjson") for suffix in PurePosixPath(name.lower()).suffixes)
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_lines(stream: Text, name: str) -> Iterator[Record]:
     """A row a line; blank lines are skipped."""
     for number, offset, line in read_lines(stream, name):
         if line.strip():
@@ -21,9 +62,85 @@ def read_jsonl(stream: BinaryIO, name: str) -> Iterator[Record]:
             yield Record(row, f":{number}", hashlib.sha256(line).hexdigest())
 
 
-def read_json(stream: BinaryIO, name: str) -> Iterator[Record]:
-    """A list of rows; an object of rows; an object of columns (pandas' own); or one row."""
-    data = read_whole(stream, name, MAX_JSON_BYTES, "write it as JSONL, a row a line")
+def _read_list(stream: Text, name: str) -> Iterator[Record]:
+    """The rows of one list, a part of the file in memory: `:3` is the third."""
+    buffer, number = _Buffer(stream, name), 0
+    buffer.skip("[")
+    while buffer.peek() != "]":
+        if number:
+            buffer.skip(",")
+        number += 1
+        row = _row(buffer.value(), f"{name}:{number}")
+        yield Record(row, f":{number}", row_sha256(row))
+    buffer.skip("]")
+    if text := buffer.peek():
+        buffer.fail(f"Extra data, {text!r}", buffer.at)
+
+
+class _Buffer:
+    """Values out of a stream of JSON, one after the other."""
+
+    def __init__(self, stream: Text, name: str) -> None:
+        self._stream, self._name, self._text, self.at, self._lines = stream, name, "", 0, 1
+        self._decoder, self._ended = codecs.getincrementaldecoder("utf-8-sig")(), False
+
+    def peek(self) -> str:
+        """The next character that is no blank; "" at the end."""
+        while True:
+            self.at = _BLANK.match(self._text, self.at).end()
+            if self.at < len(self._text) or not self._more():
+                return self._text[self.at : self.at + 1]
+
+    def skip(self, sign: str) -> None:
+        """Go over a sign that must be there."""
+        if self.peek() != sign:
+            self.fail(f"{sign!r} expected", self.at)
+        self.at += 1
+
+    def value(self) -> Any:
+        """The next value, whole."""
+        self.peek()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self.at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - 20
+                if not (cut and self._more()):
+                    self.fail(error.msg, error.pos)
+            except RecursionError:
+                raise ValueError(f"{self._name} is nested too deeply") from None
+            except ValueError as error:
+                self.fail(str(error), self.at)
+            else:
+                if end < len(self._text) or not self._more():  # else 12 may be the half of 1234
+                    self.at = end
+                    return value
+
+    def fail(self, what: str, at: int) -> NoReturn:
+        """Raise the error of a place in the text."""
+        line = self._lines + self._text.count("\n", 0, at)
+        raise ValueError(f"{self._name} is not valid JSON: {what} at line {line}")
+
+    def _more(self) -> bool:
+        """Forget what is behind and read on; False at the end. One value has a limit."""
+        if self._ended:
+            return False
+        self._lines += self._text.count("\n", 0, self.at)
+        self._text, self.at = self._text[self.at :], 0
+        if len(self._text) > MAX_RECORD_BYTES:
+            self.fail(f"a row is longer than {MAX_RECORD_BYTES:,} characters, or not closed,", 0)
+        block = self._stream.read(BLOCK_BYTES)
+        self._ended = not block
+        try:
+            self._text += self._decoder.decode(block, final=self._ended)
+        except UnicodeDecodeError:
+            self.fail("a byte that is not UTF-8 (convert the file with iconv)", len(self._text))
+        return not self._ended
+
+
+def _read_object(stream: Text, name: str) -> Iterator[Record]:
+    remedy = "write it as a list or as JSON Lines, as with jq -c '.[]'"
+    data = read_whole(stream, name, MAX_JSON_BYTES, remedy)
     if not data.strip():
         return
     for number, row in enumerate(_rows(_parse(decode(data, name), name)), start=1):

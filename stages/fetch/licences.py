@@ -1,11 +1,11 @@
 """The licence that a page says it is under, from markup made for saying so.
 
 Read are rel=license (links and HTTP's Link header), schema.org `license` in JSON-LD and microdata,
-RDFa's dc:, cc: and schema: properties, and meta elements. A licence of a picture or a film in the
-page is not the page's.
+RDFa's dc:, cc: and schema: properties, and meta elements. What stands in the head, in the page's
+footer or in an item that is the page speaks for the page; anywhere else it may be a photo's or a
+comment's licence, which is told apart.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,15 @@ from urllib.parse import urljoin, urlsplit
 
 import lxml.html
 
+from finetune.web import read_json_ld
+
 MEDIA = ("ImageObject", "VideoObject", "AudioObject", "MediaObject", "Photograph", "MusicRecording")
 META = ("dcterms.license", "dc.license", "dcterms.rights", "dc.rights", "license", "licence")
+COMMENTS = ("Comment", "Review", "Answer", "Quotation", "Person", "Organization")
+PARTS = ("figure", "figcaption", "article", "aside", "blockquote", "nav", "picture", "details")
+FOOTERS = ("footer", "site-footer", "page-footer", "sitefooter", "colophon", "site-info")
 INSIDE = ("@graph", "mainEntity", "mainEntityOfPage")  # other parts have licences of their own
+MAX_DEPTH = 20
 _NAME = re.compile(r"(CC0|CC-BY(-SA|-NC|-ND)*|PDM|ODbL|GFDL)-\d\.\d(-[\w-]+)?", re.IGNORECASE)
 _CC = re.compile(r"/licenses/([a-z-]+)/(\d\.\d)(?:/([a-z-]{2,8}))?")
 _HOSTS = ("creativecommons.org", "opendatacommons.org", "nationalarchives.gov.uk", "gnu.org")
@@ -34,24 +40,28 @@ _ADDRESSES = {
 }
 
 
-def find_licences(html: str, url: str, link_header: str = "") -> dict[str, str]:
-    """Licence -> where it was found, for every licence that the page names.
+Named = tuple[str, bool]  # an address or a name, and whether it speaks for the whole page
+
+
+def find_licences(
+    html: str, url: str, link_header: str = ""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Licence -> where it was found: those of the page, and those that may be of a part only.
 
     Known licences are named as SPDX does (CC-BY-4.0), others by their address or text.
     """
-    found: dict[str, str] = {}
-    root = _parse(html)
+    page: dict[str, str] = {}
+    parts: dict[str, str] = {}
     sources = [("Link header", _link_header(link_header))]
-    if root is not None:
-        base = root.xpath("string(//base/@href)")
-        url = _joined(url, base)
+    if (root := _parse(html)) is not None:
+        url = _joined(url, root.xpath("string(//base/@href)"))
         sources += [("rel=license", _links(root)), ("JSON-LD", _json_ld(root))]
         sources += [("microdata or RDFa", _properties(root)), ("meta", _meta(root))]
-    for how, values in sources:
-        for value in values:
+    for how, found in sources:
+        for value, whole in found:
             if value.strip():
-                found.setdefault(spdx(value, url), how)
-    return found
+                (page if whole else parts).setdefault(spdx(value, url), how)
+    return page, parts
 
 
 def spdx(value: str, url: str = "") -> str:
@@ -102,49 +112,96 @@ def _parser() -> lxml.html.HTMLParser:
     return lxml.html.HTMLParser(encoding="utf-8", recover=True, no_network=True)
 
 
-def _link_header(value: str) -> Iterator[str]:
+def _link_header(value: str) -> Iterator[Named]:
     for link in re.finditer(r"<([^>]*)>([^<]*)", value):
         if re.search(r";\s*rel\s*=\s*\"?[^\";]*\blicense\b", link[2], re.I):
-            yield link[1]
+            yield link[1], True
 
 
-def _links(root: Any) -> Iterator[str]:
-    """`<a rel=license>` and `<link rel=license>`, but not in a figure: that is its picture's."""
+def _links(root: Any) -> Iterator[Named]:
     for element in root.xpath("//a[@rel]|//link[@rel]|//area[@rel]"):
         names = element.get("rel").lower().split()
-        if ("license" in names or "cc:license" in names) and not _of_a_picture(element):
-            yield element.get("href", "")
+        if "license" in names or "cc:license" in names:
+            yield element.get("href", ""), _is_of_the_page(element, markup=False)
 
 
-def _of_a_picture(element: Any) -> bool:
-    if next(element.iterancestors("figure"), None) is not None:
+def _is_of_the_page(element: Any, markup: bool) -> bool:
+    """Whether what an element says is said of the whole page.
+
+    In the head, or in a footer that is no part's and reserves nothing; what is marked up as a
+    property (`markup`) also elsewhere, if its subject is the page or the one item that is the page.
+    """
+    around = [element, *element.iterancestors()]
+    if any(each.tag == "head" for each in around):
         return True
-    scope = next(
-        (each for each in element.iterancestors() if each.get("itemscope") is not None), None
+    items = [each for each in around if each.get("itemscope") is not None]
+    parts = [each for each in around if each.tag in PARTS and each not in items]
+    if parts or len(items) > 1 or any(map(_is_another_thing, around)):
+        return False
+    if items:
+        return element.get("itemprop") is not None and _is_alone(items[0])
+    if markup:
+        return not any(each.get("resource") for each in around[1:])
+    footer = next(filter(_is_footer, around), None)
+    return footer is not None and not re.search(
+        r"all\s+rights\s+reserved", footer.text_content(), re.IGNORECASE
     )
-    return scope is not None and any(kind in scope.get("itemtype", "") for kind in MEDIA)
 
 
-def _json_ld(root: Any) -> Iterator[str]:
-    for script in root.xpath("//script[contains(@type, 'ld+json')]"):
-        try:
-            yield from _licenses_of(json.loads(script.text_content(), strict=False))
-        except (ValueError, RecursionError):
-            continue  # a page with broken JSON-LD names no licence there
+def _is_alone(item: Any) -> bool:
+    """Whether a page has one item of that type, and one article: else it is a list of several."""
+    page = item.getroottree()
+    same = page.xpath(
+        "count(//*[@itemscope and not(@itemprop) and string(@itemtype) = $kind])",
+        kind=item.get("itemtype", ""),
+    )
+    return same == 1 and (
+        item.tag != "article" or item.getroottree().xpath("count(//article)") == 1
+    )
 
 
-def _licenses_of(value: Any) -> Iterator[str]:
-    """The `license` of the things that a JSON-LD value describes, except pictures and films."""
+def _is_another_thing(element: Any) -> bool:
+    """A picture, a comment, a person; or a thing that RDFa names by an address of its own."""
+    kinds = f"{element.get('itemtype', '')} {element.get('typeof', '')}"
+    names = {*element.get("class", "").lower().split(), element.get("id", "").lower()}
+    return (
+        any(kind in kinds for kind in (*MEDIA, *COMMENTS))
+        or element.get("about", "") not in ("", "#")
+        or bool(names & {"comment", "comments", "comment-body", "caption", "credit", "wp-caption"})
+    )
+
+
+def _is_footer(element: Any) -> bool:
+    names = {*element.get("class", "").lower().split(), element.get("id", "").lower()}
+    return (
+        element.tag == "footer"
+        or element.get("role") == "contentinfo"
+        or bool(names & set(FOOTERS))
+    )
+
+
+def _json_ld(root: Any) -> Iterator[Named]:
+    scripts = root.xpath("//script[contains(@type, 'ld+json')]")
+    for value in read_json_ld(script.text_content() for script in scripts):
+        yield from ((name, True) for name in _licenses_of(value, 0))
+
+
+def _licenses_of(value: Any, depth: int) -> Iterator[str]:
+    """The `license` of the things that a JSON-LD value describes, except pictures and comments."""
+    if depth > MAX_DEPTH:
+        return
     if isinstance(value, list):
         for each in value:
-            yield from _licenses_of(each)
-    if not isinstance(value, dict) or any(kind in str(value.get("@type")) for kind in MEDIA):
+            yield from _licenses_of(each, depth + 1)
+    if not isinstance(value, dict):
+        return
+    if any(kind in str(value.get("@type")) for kind in (*MEDIA, *COMMENTS)):
         return
     for key, each in value.items():
         if re.split("[:/#]", key)[-1] == "license":
             yield from _names_of(each)
         elif key in INSIDE:
-            yield from _licenses_of(each)
+            yield from _licenses_of(each, depth + 1)
 
 
 def _names_of(value: Any) -> Iterator[str]:
@@ -156,16 +213,16 @@ def _names_of(value: Any) -> Iterator[str]:
             yield each
 
 
-def _properties(root: Any) -> Iterator[str]:
+def _properties(root: Any) -> Iterator[Named]:
     for element in root.xpath("//*[@itemprop or @property]"):
         names = f"{element.get('itemprop', '')} {element.get('property', '')}".lower().split()
-        is_licence = any(re.split("[:/#]", name)[-1] in ("license", "licence") for name in names)
-        if is_licence and not _of_a_picture(element):
+        if any(re.split("[:/#]", name)[-1] in ("license", "licence") for name in names):
             named = (element.get(key) for key in ("href", "resource", "content"))
-            yield next(filter(None, named), element.text_content())
+            value = next(filter(None, named), element.text_content())
+            yield value, _is_of_the_page(element, markup=True)
 
 
-def _meta(root: Any) -> Iterator[str]:
+def _meta(root: Any) -> Iterator[Named]:
     for element in root.xpath("//meta[@name]"):
         if element.get("name").lower() in META:
-            yield element.get("content", "")
+            yield element.get("content", ""), True

@@ -10,9 +10,13 @@ from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.exceptions import IgnoreRequest
 from scrapy.extensions.throttle import AutoThrottle
 from scrapy.http import Response
+from scrapy.http.request import NO_CALLBACK
 
-AGENT = "finetune-crawler"  # the name that robots.txt knows us by
-FIRST_WAIT_S, MAX_WAIT_S = 1.0, 300.0
+from finetune import patience
+from stages.fetch.reservations import AGENT, AI_TXT, TDMREP, Reservations, plain_robots
+
+NOT_RESERVED = "; nothing reserved"  # marks a page of the store as asked for with this in mind
+UNREADABLE = {f"unreachable{path}": f"{path} cannot be read" for path in (TDMREP, AI_TXT)}
 
 
 class Refused(IgnoreRequest):
@@ -22,12 +26,14 @@ class Refused(IgnoreRequest):
 class ObeyRobots(RobotsTxtMiddleware):
     """Scrapy's middleware, as strict as RFC 9309: where robots.txt cannot be had, nothing may.
 
-    Scrapy itself takes a server error, or no answer, for permission. 404 is permission.
+    Scrapy itself takes a server error, or no answer, for permission. 404 is permission. What the
+    site reserves is read beside it, before its first page.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self.verdicts: dict[str, str] = {}
+        self.reservations: dict[str, Reservations] = {}
 
     async def robot_parser(self, request: Request) -> Any:
         """The rules of the host. Of several requests that wait for them, Scrapy 2.19 gives them
@@ -37,22 +43,44 @@ class ObeyRobots(RobotsTxtMiddleware):
 
     def process_request_2(self, rp: Any, request: Request) -> None:
         host = urlsplit(request.url).netloc
-        if rp is None or self.verdicts.get(host, "").startswith("unreachable"):
-            raise Refused("robots.txt cannot be read")
+        verdict = self.verdicts.get(host, "")
+        if rp is None or verdict.startswith("unreachable"):
+            raise Refused(UNREADABLE.get(verdict, "robots.txt cannot be read"))
         if not rp.allowed(request.url, AGENT):
             raise Refused("disallowed by robots.txt")
-        request.meta["robots"] = self.verdicts[host]
+        if reason := self.reservations[host].reason(request.url):
+            raise Refused(reason)
+        request.meta["robots"] = verdict
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
         status = response.status
         if status >= 500 or status == 429:
             self.verdicts[netloc] = f"unreachable: {status}"
         elif status == 200:
-            self.verdicts[netloc] = "allowed"
+            self.verdicts[netloc] = f"allowed{NOT_RESERVED}"
+            response = response.replace(body=plain_robots(response.body))
         else:
-            self.verdicts[netloc] = f"allowed: no robots.txt ({status})"
+            self.verdicts[netloc] = f"allowed: no robots.txt ({status}){NOT_RESERVED}"
             response = response.replace(body=b"")  # an error page holds no rules
+        if not self.verdicts[netloc].startswith("unreachable"):
+            await self._read_reservations(response.body, netloc, request)
         await super()._parse_robots(response, netloc, request)
+
+    async def _read_reservations(self, robots: bytes, netloc: str, request: Request) -> None:
+        found = []
+        for path in (TDMREP, AI_TXT):
+            url = f"{urlsplit(request.url).scheme}://{netloc}{path}"
+            meta = {"dont_obey_robotstxt": True}
+            asked = Request(url, NO_CALLBACK, priority=self.DOWNLOAD_PRIORITY, meta=meta)
+            try:
+                answer = await self.crawler.engine.download_async(asked)
+            except Exception:  # no answer: whether something is reserved cannot be known
+                self.verdicts[netloc] = f"unreachable{path}"
+                return
+            if answer.status >= 500 or answer.status == 429:
+                self.verdicts[netloc] = f"unreachable{path}"
+            found.append(answer.body if answer.status == 200 else b"")
+        self.reservations[netloc] = Reservations(robots, *found)
 
 
 class KeepDelay(AutoThrottle):
@@ -86,7 +114,7 @@ class KeepDelay(AutoThrottle):
         super()._response_downloaded(response, request, spider)
         if response.status in self.crawler.settings.getlist("RETRY_HTTP_CODES"):
             asked = response.headers.get(b"Retry-After", b"").decode("latin-1")
-            leave_alone(self.crawler, request, float(asked) if asked.isdigit() else None)
+            leave_alone(self.crawler, request, patience.retry_after_s(asked))
 
 
 class RetryWithPatience(RetryMiddleware):
@@ -104,7 +132,8 @@ def leave_alone(crawler: Crawler, request: Request, asked_s: float | None) -> No
 
     The wait becomes the host's delay, which the throttle takes back as it answers well again.
     """
-    wait_s = FIRST_WAIT_S * 2 ** request.meta.get("retry_times", 0) if asked_s is None else asked_s
+    doubled_s = patience.FIRST_WAIT_S * 2 ** request.meta.get("retry_times", 0)
+    wait_s = doubled_s if asked_s is None else asked_s
     slot = crawler.engine.downloader.slots.get(request.meta.get("download_slot"))
     if slot is not None:
-        slot.delay = max(slot.delay, min(wait_s, MAX_WAIT_S))
+        slot.delay = max(slot.delay, min(wait_s, patience.MAX_WAIT_S))

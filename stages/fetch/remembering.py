@@ -13,6 +13,7 @@ from scrapy.http import Headers, Response
 from scrapy.responsetypes import responsetypes
 
 from stages.fetch.captures import Page
+from stages.fetch.manners import NOT_RESERVED
 from stages.fetch.store import Store
 
 REMEMBERED = (200, 301, 302, 303, 307, 308, 404, 410, 451)
@@ -33,7 +34,7 @@ class Recall:
         page = None if request.meta.get("dont_obey_robotstxt") else self.store.get(request.url)
         if page is None:
             return None
-        if page.checked >= self.fresh_since:
+        if page.checked >= self.fresh_since and page.robots.endswith(NOT_RESERVED):
             return _response(page)
         request.meta["old"] = page
         for validator, name in (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")):

@@ -1,9 +1,13 @@
 """What the fetch of every kind of source has in common: parts in, rows and a manifest out."""
 
 import argparse
+import io
+import json
 import logging
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +17,10 @@ from tqdm import tqdm
 from finetune import params
 from finetune.records import Row, RowWriter
 from stages.fetch import readers
+from stages.fetch.captures import PageWriter
+from stages.fetch.streams import Record
 
+MOST_TOLD = 50
 log = logging.getLogger("fetch")
 
 
@@ -22,13 +29,16 @@ class Part:
     """One file of a source: its split, the name it is cited by, how to open it, what proves it.
 
     `columns` are those that are needed, where the format can leave others unread; empty means all.
+    `encoding` is that of text, if not UTF-8. `rows` gives the rows of what is no file.
     """
 
     split: str
     name: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], BinaryIO] = io.BytesIO
     proof: dict[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    encoding: str = ""
+    rows: Callable[[], Iterator[Record]] | None = None
 
 
 def parse_arguments(description: str) -> tuple[str, Path]:
@@ -37,7 +47,29 @@ def parse_arguments(description: str) -> tuple[str, Path]:
     parser.add_argument("name")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
+    remove_unnamed(arguments.out.parent, params.load().data.names())
     return arguments.name, arguments.out
+
+
+def remove_unnamed(folder: Path, names: list[str]) -> None:
+    """Remove sources from `folder` that params.yaml no longer names: it is a dependency as a whole.
+
+    Only what a fetch wrote, by its manifest, is removed (DVC's cache still has it); anything else
+    is told.
+    """
+    for path in sorted(folder.glob("[!.]*/")):
+        if path.name in names:
+            continue
+        try:
+            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            is_ours = manifest["source"] == path.name and "kind" in manifest
+        except (OSError, ValueError, KeyError, TypeError):
+            is_ours = False
+        if is_ours and not path.is_symlink():
+            shutil.rmtree(path)
+            log.info("removed %s: params.yaml has no source of that name", path)
+        else:
+            log.warning("%s is no source of params.yaml and not written by a fetch: move it", path)
 
 
 def find(kind: str, name: str) -> Any:
@@ -68,19 +100,27 @@ def write_source(
     parts: list[Part],
     select: Callable[[dict, str], dict | None] = lambda row, where: row,
     max_rows: int | None = None,
+    counts: Counter[str] | None = None,
 ) -> None:
     """Write the rows of all parts, and the manifest, to a folder that appears only when whole.
 
     `select` gets a row and where it stood, and returns what is kept of it, or None to filter it
-    out. At most `max_rows` rows are kept of each split.
+    out. At most `max_rows` rows are kept of each split. What is wrong with several files is one
+    ValueError that names them all.
     """
-    counts: Counter[str] = Counter()
-    with RowWriter(out) as writer:
-        files = [
-            write_part(writer, part, source, select, max_rows, counts)
-            for part in parts
-            if max_rows is None or counts[_key(part)] < max_rows
-        ]
+    counts = Counter() if counts is None else counts
+    files, refused = [], []
+    with RowWriter(out) as writer, closing(PageWriter(writer.partial)) as pages:
+        for part in parts:
+            if max_rows is not None and counts[_key(part)] >= max_rows:
+                continue
+            try:
+                files.append(write_part(writer, part, source, select, max_rows, counts, pages))
+            except ValueError as error:
+                if kind != "files":  # the next one would have to be downloaded
+                    raise
+                refused.append(str(error))
+        raise_all(refused)
         if not writer.count:
             raise ValueError(f"data.{kind}.{name}: no row is left{told(counts)}")
         manifest = {"source": name, "kind": kind, "parameters": asdict(source), "files": files}
@@ -95,11 +135,17 @@ def write_part(
     select: Callable[[dict, str], dict | None],
     max_rows: int | None,
     counts: Counter[str],
+    pages: PageWriter,
 ) -> dict[str, Any]:
     """Write the rows of one file; returns its entry in the manifest."""
     before = writer.count
     with part.open() as file, tqdm(desc=part.name, unit=" rows", disable=None) as progress:
-        for record in readers.read(file, part.name, counts, part.columns):
+        options = (part.columns, part.encoding, pages.keep)
+        if part.rows is not None:
+            records = readers.mended(part.rows(), counts)
+        else:
+            records = readers.read(file, part.name, counts, *options)
+        for record in records:
             where = part.name + record.place
             row = select(record.row, where)
             progress.update()
@@ -112,6 +158,16 @@ def write_part(
             if max_rows is not None and counts[_key(part)] >= max_rows:
                 break
     return {"path": part.name, "split": part.split, "rows": writer.count - before, **part.proof}
+
+
+def raise_all(refused: list[str]) -> None:
+    """Raise one ValueError, of one line, for all files that are refused; none for none."""
+    if len(refused) == 1:
+        raise ValueError(refused[0])
+    if refused:
+        more = f"; and {len(refused) - MOST_TOLD} more" if len(refused) > MOST_TOLD else ""
+        each = "; ".join(refused[:MOST_TOLD])
+        raise ValueError(f"{len(refused)} files cannot be read: {each}{more}")
 
 
 def _key(part: Part) -> str:

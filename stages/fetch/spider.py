@@ -25,9 +25,9 @@ from tqdm import tqdm
 from w3lib.url import canonicalize_url
 
 from finetune.params import Web
+from finetune.web import is_html
 from stages.fetch import sitemaps
 from stages.fetch.addresses import GuardedResolver
-from stages.fetch.captures import is_html
 from stages.fetch.judging import FOLLOW_NOTHING, Kept, judge, robots_words
 from stages.fetch.manners import Refused
 from stages.fetch.scope import Scope
@@ -59,13 +59,14 @@ class Crawl(Spider):
         """As Scrapy makes it, and connected to what happens outside of callbacks."""
         spider = super().from_crawler(crawler, *args, **kwargs)
         crawler.signals.connect(spider.check_headers, signal=signals.headers_received)
+        crawler.signals.connect(spider.note_sitemaps, signal=signals.robots_parsed)
         crawler.signals.connect(spider.note_bug, signal=signals.spider_error)
         crawler.signals.connect(spider.note_end, signal=signals.spider_closed)
         return spider
 
     async def start(self) -> AsyncIterator[Request]:
         """The sitemaps and the start addresses."""
-        for url in self.source.sitemaps:
+        for url in (*self.source.sitemaps, *self.store.sitemaps()):
             for request in self.ask(url, 0, self.parse_sitemap, always=True):
                 yield request
         for url in self.source.start_urls:
@@ -137,6 +138,14 @@ class Crawl(Spider):
         self.end(response.request, "redirected")
         level, always = response.meta["level"], response.meta["always"]
         return list(self.ask(location, level, response.request.callback, always, response.url))
+
+    def note_sitemaps(self, robotparser: Any, request: Request, **_: Any) -> None:
+        """Ask for the sitemaps that robots.txt lists, where they are on the crawl's hosts."""
+        urls = sorted(set(robotparser.rp.sitemaps))
+        self.store.note_sitemaps(urls)
+        for url in urls:
+            for asked in self.ask(url, 0, self.parse_sitemap, always=True, base=request.url):
+                self.crawler.engine.crawl(asked)
 
     def note_failure(self, failure: Any) -> None:
         """There is no answer: count it under its reason. An error of ours ends the crawl."""

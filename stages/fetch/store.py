@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS pages (
     checked REAL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crawls (started REAL, finished REAL);
+CREATE TABLE IF NOT EXISTS sitemaps (url TEXT PRIMARY KEY);
 """
 
 
@@ -32,7 +33,7 @@ class Store:
         key = hashlib.sha256("\n".join(sorted(hosts)).encode()).hexdigest()[:8]
         self.folder = Path(os.environ.get("DVC_ROOT", ".")) / "data" / "crawl" / f"{name}-{key}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
+        self._lock = (self.folder / "lock").open("w", encoding="utf-8")
         _wait_for(self._lock, self.folder)
         self._base = sqlite3.connect(self.folder / "pages.sqlite", isolation_level=None)
 
@@ -60,6 +61,15 @@ class Store:
         """The server says that the page is still the same, and robots.txt what it said."""
         values = (time.time(), robots, url)
         self._base.execute("UPDATE pages SET checked = ?, robots = ? WHERE url = ?", values)
+
+    def note_sitemaps(self, urls: list[str]) -> None:
+        """Remember what robots.txt lists: where all pages are fresh it is not asked for."""
+        values = [(url,) for url in urls]
+        self._base.executemany("INSERT OR IGNORE INTO sitemaps VALUES (?)", values)
+
+    def sitemaps(self) -> list[str]:
+        """The sitemaps that robots.txt listed, sorted."""
+        return [url for (url,) in self._base.execute("SELECT url FROM sitemaps ORDER BY url")]
 
     def get(self, url: str) -> Page | None:
         """The page of that address, or None."""

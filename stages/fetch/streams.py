@@ -1,9 +1,16 @@
 """Bytes out of a file that nobody has checked: decompressed, cut into lines, capped, decoded."""
 
+import bz2
+import codecs
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+import lzma
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -31,21 +38,30 @@ def row_sha256(row: dict[str, Any]) -> str:
 
 
 def decompress(file: BinaryIO, name: str, compression: str) -> BinaryIO:
-    """The file itself, or a stream that unpacks it ("gzip" or "zstd") and stops at a bomb."""
-    return _Unpacked(file, name, compression) if compression else file
+    """The file itself, or a stream that unpacks it (COMPRESSIONS) and stops at a bomb."""
+    return Unpacked(file, name, _UNPACK[compression]) if compression else file
 
 
-class _Unpacked(io.RawIOBase):
+_UNPACK: dict[str, Callable[[BinaryIO], Any]] = {
+    "gzip": lambda file: pa.CompressedInputStream(file, "gzip"),
+    "zstd": lambda file: pa.CompressedInputStream(file, "zstd"),
+    "bz2": bz2.open,
+    "xz": lzma.open,
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+
+
+class Unpacked(io.RawIOBase):
     """A decompressed stream that stops at a bomb, and says which file is cut or broken."""
 
-    def __init__(self, file: BinaryIO, name: str, compression: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, unpack: Callable[[BinaryIO], Any]) -> None:
         self._file, self._name, self._bytes = file, name, 0
-        self._stream = pa.CompressedInputStream(file, compression)
+        self._stream = unpack(file)
 
     def read(self, size: int = -1) -> bytes:
         try:
             block = self._stream.read(size if size >= 0 else BLOCK_BYTES)
-        except OSError as error:
+        except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"{self._name} is cut short or broken: {error}") from None
         self._bytes += len(block)
         if self._bytes > BOMB_BYTES and self._bytes > BOMB_RATIO * max(1, self._file.tell()):
@@ -56,11 +72,68 @@ class _Unpacked(io.RawIOBase):
         return block
 
 
-def read_lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, int, bytes]]:
+def open_zip(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
+    """The one data file in a .zip archive, and its name after the archive's."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"{name} is cut short or broken: {error}") from None
+    inside = [each for each in archive.infolist() if not each.is_dir()]
+    data = [each for each in inside if not re.search(r"(^|/)(\.|__MACOSX/)", each.filename)]
+    if len(data) != 1 or data[0].flag_bits & 1:
+        what = "a password" if len(data) == 1 else f"{len(data)} files"
+        raise ValueError(f"{name} has {what}, not one file to read: unpack it, as with unzip")
+    inner = f"{name}/{data[0].filename}"
+    return Unpacked(file, name, lambda _: archive.open(data[0])), inner
+
+
+class Text(io.RawIOBase):
+    """A stream of UTF-8, whatever the file is in; its first bytes (all, if
+    `is_whole`) can be looked at in `head`.
+
+    A byte order mark says UTF-16; anything else than UTF-8 must be named (`encoding`).
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, encoding: str, repairs: Counter[str]) -> None:
+        self._stream, self._name = stream, name
+        head, self.is_whole = b"", False
+        while len(head) < BLOCK_BYTES and not self.is_whole:
+            block = stream.read(BLOCK_BYTES - len(head))
+            head, self.is_whole = head + block, not block
+        utf16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if utf16 and not encoding else encoding
+        self._encoding, self._decoder = encoding, None
+        if encoding:
+            self._decoder = codecs.getincrementaldecoder(encoding)()
+            repairs[f"file in {encoding}, read as such"] += 1
+        self.head = self._recoded(head)
+        self._rest = self.head
+
+    def read(self, size: int = -1) -> bytes:
+        if self._rest:
+            block, self._rest = self._rest, b""
+            return block
+        block = self._stream.read(BLOCK_BYTES if size < 0 else size)
+        return self._recoded(block)
+
+    def _recoded(self, block: bytes) -> bytes:
+        if self._decoder is None:
+            return block
+        try:
+            while True:  # one byte of UTF-16 is no text yet, which must not pass for the end
+                text = self._decoder.decode(block, final=not block)
+                if text or not block:
+                    return text.encode("utf-8", "surrogatepass")
+                block = self._stream.read(BLOCK_BYTES)
+        except UnicodeError as error:
+            raise ValueError(f"{self._name} is not {self._encoding}: {error}") from None
+
+
+def read_lines(stream: BinaryIO, name: str, end: bytes = b"\n") -> Iterator[tuple[int, int, bytes]]:
     """Number (from 1), byte offset and bytes of each line, without its end and a leading BOM."""
     number, offset, rest = 0, 0, b""
     while block := stream.read(BLOCK_BYTES):
-        *whole, rest = (rest + block).split(b"\n")
+        *whole, rest = (rest + block).split(end)
         for line in whole:
             number += 1
             yield _line(line, name, number, offset)
@@ -85,11 +158,9 @@ def decode(data: bytes, where: str, offset: int = 0) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise ValueError(
-            f"{where}: byte {offset + error.start} is not UTF-8"
-            + (" (it looks like UTF-16)" if utf16 else "")
-            + "; convert the file, as with iconv -f ENCODING -t UTF-8"
+            f"{where}: byte {offset + error.start} is not UTF-8; name what it is as the source's "
+            "`encoding` (as windows-1252), or convert the file: iconv -f windows-1252 -t UTF-8"
         ) from None
 
 

@@ -1,9 +1,11 @@
-"""CSV, TSV and Parquet files as rows."""
+"""Tables as rows: CSV of any dialect, workbooks, Parquet, Arrow and Feather."""
 
 import base64
 import csv
 import datetime
 import decimal
+import io
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -12,75 +14,198 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.fetch.streams import MAX_RECORD_BYTES, Record, decode, read_lines, row_sha256
+from stages.fetch.streams import (
+    BOM,
+    MAX_RECORD_BYTES,
+    Record,
+    Text,
+    decode,
+    read_lines,
+    read_whole,
+    row_sha256,
+)
 
 BATCH_ROWS = 64  # small, because a row may be a book
+SNIFFED_LINES = 1_000
+SEPARATORS = (",", ";", "\t", "|")
+MAX_SHEET_BYTES = 64 << 20  # a spreadsheet is read whole, and unpacks to some twenty times its size
+QUOTED = {"doublequote": True, "escapechar": None}
+ESCAPED = {"doublequote": True, "escapechar": "\\"}
 
 
-def read_csv(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Record]:
-    """Every value stays the text that it is: "007" is no number, and "None" is a word."""
-    source = read_lines(stream, name)
+def read_csv(stream: Text, name: str, repairs: Counter[str], usual: str = ",") -> Iterator[Record]:
+    """Every value stays the text that it is: "007" is no number, and "None" is a word.
+
+    A separator other than the usual one is told by `sep=;` in the first line, or by the first
+    rows; either is counted, so that the log and the manifest say it.
+    """
+    end = b"\r" if b"\r" in stream.head and b"\n" not in stream.head else b"\n"
+    source = read_lines(stream, name, end)
     lines = (decode(line, f"{name}:{number}", offset) + "\n" for number, offset, line in source)
+    told = re.match(rb"(?:\xef\xbb\xbf)?\"?sep=(.)\"?\r?(?:\n|\r|$)", stream.head, re.IGNORECASE)
+    if told:
+        next(lines)
+        dialect = {"delimiter": told[1].decode("latin-1"), **QUOTED}
+        repairs[f"file separated by {dialect['delimiter']!r}, as its first line says"] += 1
+    else:
+        dialect = _sniff(stream, end, name, usual)
+        if dialect != {"delimiter": usual, **QUOTED}:
+            how = " with quotes behind backslashes" if dialect["escapechar"] else ""
+            separator = dialect["delimiter"]
+            repairs[f"file separated by {separator!r}{how}, told by its first rows"] += 1
     csv.field_size_limit(MAX_RECORD_BYTES)
-    rows, header, before = csv.reader(lines, delimiter=delimiter, strict=True), None, 0
-    while values := _next_row(rows, name, before):
-        number, before = before + 1, rows.line_num
-        if not any(values):
-            continue
-        if header is None:
-            header = _header(values, name, delimiter)
-            continue
+    rows = _numbered(csv.reader(lines, strict=True, **dialect), name, int(bool(told)))
+    yield from _records(rows, name, dialect["delimiter"])
+
+
+def read_tsv(stream: Text, name: str, repairs: Counter[str]) -> Iterator[Record]:
+    """As CSV, with tabs."""
+    return read_csv(stream, name, repairs, usual="\t")
+
+
+def _sniff(stream: Text, end: bytes, name: str, usual: str) -> dict[str, Any]:
+    """The dialect in which the first rows have as many fields as the header, and more than one.
+
+    Where no row has, the usual one; ValueError where two dialects fit equally.
+    """
+    whole = stream.head if stream.is_whole else stream.head.rpartition(end)[0]
+    lines = whole.removeprefix(BOM).decode("utf-8", "replace").split(end.decode())
+    cut = not stream.is_whole or len(lines) > SNIFFED_LINES
+    lines = [line.removesuffix("\r") + "\n" for line in lines[:SNIFFED_LINES]]
+    for quoting in (QUOTED, ESCAPED):
+        dialects = [{"delimiter": each, **quoting} for each in SEPARATORS]
+        shares = [_share(lines, cut, dialect) for dialect in dialects]
+        for least in (1.0, 0.5):
+            found = [d for d, share in zip(dialects, shares, strict=True) if share >= least]
+            tabs = [each for each in found if each["delimiter"] == usual == "\t"]
+            if tabs or len(found) == 1:
+                return (tabs or found)[0]
+            if found:
+                each = " or ".join(repr(dialect["delimiter"]) for dialect in found)
+                raise ValueError(
+                    f"{name} may be separated by {each}: say which by a first line, as in sep=;"
+                )
+    return {"delimiter": usual, **QUOTED}
+
+
+def _share(lines: list[str], cut: bool, dialect: dict[str, Any]) -> float:
+    """The share of rows that are as wide as the header; 0 for one column or no valid rows."""
+    widths, rows = [], csv.reader(lines, strict=True, **dialect)
+    try:
+        widths = [len(row) for row in rows if row]
+    except csv.Error:
+        if not cut or rows.line_num < len(lines):
+            return 0.0
+        widths = [len(row) for row in csv.reader(lines[:1], **dialect)]
+    if not widths or widths[0] < 2:
+        return 0.0
+    return sum(width == widths[0] for width in widths) / len(widths)
+
+
+def _numbered(rows: Any, name: str, before: int) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not blank with the number of its first line."""
+    skipped = before
+    try:
+        for values in rows:
+            if any(values):
+                yield before + 1, values
+            before = skipped + rows.line_num
+    except csv.Error as error:
+        raise ValueError(f"{name}:{before + 1} is not valid CSV: {error}") from None
+
+
+def _records(
+    rows: Iterator[tuple[int, list[str]]], name: str, separator: str, sheet: str = ""
+) -> Iterator[Record]:
+    """The rows behind the header as records."""
+    _, first = next(rows, (0, None))
+    if first is None:
+        return
+    header = _header(first, name, separator)
+    for number, values in rows:
         if len(values) != len(header):
             raise ValueError(
                 f"{name}:{number} has {len(values)} fields, the header has {len(header)}"
             )
         row = dict(zip(header, values, strict=True))
-        yield Record(row, f":{number}", row_sha256(row))
+        yield Record(row, f"{sheet}:{number}", row_sha256(row))
 
 
-def read_tsv(stream: BinaryIO, name: str) -> Iterator[Record]:
-    """As CSV, with tabs."""
-    return read_csv(stream, name, delimiter="\t")
-
-
-def _next_row(rows: Any, name: str, before: int) -> list[str] | None:
-    """The next row, [""] for a blank line, None at the end."""
-    try:
-        return next(rows) or [""]
-    except StopIteration:
-        return None
-    except csv.Error as error:
-        raise ValueError(f"{name}:{before + 1} is not valid CSV: {error}") from None
-
-
-def _header(values: list[str], name: str, delimiter: str) -> list[str]:
+def _header(values: list[str], name: str, separator: str) -> list[str]:
     """The column names; one without a name (pandas' index) gets its number, as in `column_1`."""
     names = [value.strip() or f"column_{number}" for number, value in enumerate(values, start=1)]
     twice = [value for value, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{name}: the column {twice[0]!r} occurs twice in the header")
-    other = [each for each in ",;\t" if each != delimiter and each in names[0]]
-    if len(names) == 1 and other:
+    other = [each for each in SEPARATORS if each != separator and each in names[0]]
+    if len(names) == 1 and other and separator:
         raise ValueError(
-            f"{name} has one column, {names[0]!r}: it seems to be separated by {other[0]!r}, "
-            f"where {delimiter!r} is expected"
+            f"{name} has one column, {names[0]!r}: it seems to be separated by {other[0]!r}, where "
+            f"{separator!r} is expected, but its rows have other numbers of fields"
         )
     return names
 
 
+def read_sheets(stream: BinaryIO, name: str) -> Iterator[Record]:
+    """The rows of every sheet of a workbook (.xlsx, .xls, .ods), each under its own header.
+
+    Values are text: "007" stays, a cell without a value is "". `:Sheet1:3` is the third row.
+    """
+    import pandas as pd  # here, because it takes half a second that most sources do not need
+
+    data = read_whole(stream, name, MAX_SHEET_BYTES, "save it as CSV or Parquet")
+    try:
+        as_text = {"header": None, "dtype": str, "keep_default_na": False, "engine": "calamine"}
+        sheets = pd.read_excel(io.BytesIO(data), sheet_name=None, **as_text)
+    except Exception as error:  # the parser's own kinds, one for each way of being broken
+        raise ValueError(f"{name} is no whole workbook without a password: {error}") from None
+    for sheet, table in sheets.items():
+        rows = ([str(value) for value in values] for values in table.itertuples(index=False))
+        numbered = ((n, values) for n, values in enumerate(rows, start=1) if any(values))
+        yield from _records(numbered, f"{name}:{sheet}", "", f":{sheet}")
+
+
 def read_parquet(file: BinaryIO, name: str, columns: tuple[str, ...] = ()) -> Iterator[Record]:
-    """Yield the rows of an open Parquet file; ValueError names the file if it is broken."""
-    number = 0
+    """The rows of an open Parquet file; of its columns only those named, if any are."""
     try:
         with pq.ParquetFile(file) as table:
             _check_names(table.schema_arrow.names, columns, name)
-            for batch in table.iter_batches(BATCH_ROWS, columns=list(columns) or None):
-                for values in _values(batch, name, number):
-                    number += 1
-                    row = {key: _plain(value, name, key) for key, value in values.items()}
-                    yield Record(row, f":{number}", row_sha256(row))
+            batches = table.iter_batches(BATCH_ROWS, columns=list(columns) or None)
+            yield from _arrow_records(batches, name)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{name} is not a whole Parquet file: {error}") from None
+
+
+def read_arrow(file: BinaryIO, name: str, columns: tuple[str, ...] = ()) -> Iterator[Record]:
+    """The rows of an open Arrow file: Feather, or as `datasets` writes them, or a stream."""
+    magic = file.read(6)
+    file.seek(0)
+    try:
+        opened = (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(file)
+        with opened as table:
+            _check_names(table.schema.names, columns, name)
+            yield from _arrow_records(_batches(table, list(columns)), name)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name} is not a whole Arrow or Feather file: {error}") from None
+
+
+def _batches(table: Any, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Small batches of an Arrow file (by number) or stream (one after the other)."""
+    counted = isinstance(table, pa.ipc.RecordBatchFileReader)
+    wholes = map(table.get_batch, range(table.num_record_batches)) if counted else table
+    for whole in wholes:
+        for start in range(0, len(whole), BATCH_ROWS):
+            batch = whole.slice(start, BATCH_ROWS)
+            yield batch.select(columns) if columns else batch
+
+
+def _arrow_records(batches: Iterator[pa.RecordBatch], name: str) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        for values in _values(batch, name, number):
+            number += 1
+            row = {key: plain(value, name, key) for key, value in values.items()}
+            yield Record(row, f":{number}", row_sha256(row))
 
 
 def _values(batch: pa.RecordBatch, name: str, before: int) -> list[dict[str, Any]]:
@@ -101,14 +226,14 @@ def _check_names(names: list[str], wanted: tuple[str, ...], name: str) -> None:
             raise ValueError(f"{name} has no column {column!r}, only {', '.join(names)}")
 
 
-def _plain(value: Any, name: str, column: str) -> Any:
+def plain(value: Any, name: str, column: str) -> Any:
     """A value that JSON can hold: dates as ISO 8601, decimals as text, bytes as UTF-8 or base64."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, dict):
-        return {str(key): _plain(each, name, column) for key, each in value.items()}
+        return {str(key): plain(each, name, column) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each, name, column) for each in value]
+        return [plain(each, name, column) for each in value]
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal | datetime.timedelta | uuid.UUID):

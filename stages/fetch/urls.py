@@ -6,10 +6,8 @@ under data/crawl/urls, outside of DVC's outs: a broken one continues, a whole on
 
 import dataclasses
 import fcntl
-import logging
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,23 +17,19 @@ import aiohttp
 import fsspec
 from tqdm import tqdm
 
-from finetune import errors
+from finetune import errors, params, patience
 from finetune.records import file_sha256
 from stages.fetch.readers import format_of
 from stages.fetch.sources import Part, find, parse_arguments, write_source
 
-log = logging.getLogger("fetch")
-
 SCHEMES = ("http", "https", "s3")
 BLOCK_BYTES = 8 << 20
-ATTEMPTS = 5
-FIRST_WAIT_S, MAX_WAIT_S = 1.0, 300.0
 
 
 def main() -> None:
     name, out = parse_arguments(__doc__)
     source = find("urls", name)
-    parts = [_part(split, url, source.sha256[split]) for split, url in sorted(source.files.items())]
+    parts = [_part(split, url, source) for split, url in sorted(source.files.items())]
     cited = {split: cite(url) for split, url in source.files.items()}
     write_source(out, name, "urls", dataclasses.replace(source, files=cited), parts)
 
@@ -57,14 +51,15 @@ def cite(url: str) -> str:
     return place
 
 
-def _part(split: str, url: str, sha256: str) -> Part:
+def _part(split: str, url: str, source: params.Urls) -> Part:
     """The part is cited by its address, or by the name that follows it (`...?id=3#rows.csv`)."""
     place, name = cite(url), urlsplit(url).fragment
     cited = f"{place}#{name}" if name else place
     format_of(cited)
-    path = fetch(url, sha256)
-    proof = {"sha256": sha256, "bytes": path.stat().st_size}
-    return Part("" if split == "all" else split, cited, lambda: path.open("rb"), proof)
+    path = fetch(url, source.sha256[split])
+    proof = {"sha256": source.sha256[split], "bytes": path.stat().st_size}
+    split = "" if split == "all" else split
+    return Part(split, cited, lambda: path.open("rb"), proof, (), source.encoding or "")
 
 
 def fetch(url: str, sha256: str) -> Path:
@@ -89,16 +84,10 @@ def fetch(url: str, sha256: str) -> Path:
 
 def _fill(file: BinaryIO, url: str) -> None:
     """Append what is missing; after a broken connection go on where it broke."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _copy(url, file)
-        except Exception as error:  # each file system raises its own client's errors
-            file.flush()
-            wait = _wait_s(error, attempt)
-            if wait is None or attempt == ATTEMPTS:
-                raise OSError(f"{cite(url)} could not be fetched: {_reason(error)}") from None
-            log.warning("%s: %s; again in %.0f s", cite(url), _reason(error), wait)
-            time.sleep(wait)
+    try:
+        patience.retried(lambda: _copy(url, file), _asks, f"{cite(url)} did not come whole")
+    except Exception as error:  # each file system raises its own client's errors
+        raise OSError(f"{cite(url)} could not be fetched: {_reason(error)}") from None
 
 
 def _copy(url: str, file: BinaryIO) -> None:
@@ -139,15 +128,14 @@ def _read_on(
         raise OSError(f"the connection ended after {file.tell()} of {size} bytes")
 
 
-def _wait_s(error: Exception, attempt: int) -> float | None:
-    """How long to wait before another attempt, or None where it cannot help."""
+def _asks(error: Exception) -> str | None:
+    """The server's Retry-After, "" where it names none, None where waiting cannot help."""
     cause = _cause(error)
     status = getattr(cause, "status", None)
     final = isinstance(cause, FileNotFoundError | PermissionError | ValueError | ImportError)
-    if final or (status and status < 500 and status not in (408, 429)):
+    if final or (status and status < 500 and status not in patience.TRANSIENT):
         return None
-    asked = (getattr(cause, "headers", None) or {}).get("Retry-After", "")
-    return min(MAX_WAIT_S, float(asked) if asked.isdigit() else FIRST_WAIT_S * 2 ** (attempt - 1))
+    return (getattr(cause, "headers", None) or {}).get("Retry-After", "")
 
 
 def _cause(error: Exception) -> Exception:

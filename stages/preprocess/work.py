@@ -54,7 +54,7 @@ def open_work(fingerprint: str, workers: int, keep: bool = False) -> Iterator[Wo
     root = Path(os.environ.get("DVC_ROOT", ".")) / "data/work"
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"preprocess-{fingerprint}"
-    with (root / "lock").open("w") as lock, _pool(workers) as pool:
+    with (root / "lock").open("w", encoding="utf-8") as lock, _pool(workers) as pool:
         _wait_for(lock)
         folder.mkdir(exist_ok=True)
         for other in sorted(set(root.glob("preprocess-*")) - {folder}):

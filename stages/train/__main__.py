@@ -5,6 +5,7 @@ continue or evaluate, curves, metrics. Interrupted, it exits non-zero and contin
 """
 
 import argparse
+import json
 import logging
 import os
 from pathlib import Path
@@ -18,8 +19,9 @@ from finetune.model.load import resolve
 from finetune.params import Params, load
 from finetune.records import write_json
 from finetune.text.tokens import TokenRows
+from stages.cost import keep_cost
 from stages.train.adapter import count_parameters
-from stages.train.callbacks import is_exhausted
+from stages.train.callbacks import forget_lost_best, is_exhausted
 from stages.train.checks import check
 from stages.train.cost import Meter, describe_cost, read_cost
 from stages.train.curves import write_curves
@@ -28,8 +30,7 @@ from stages.train.outputs import sample_loss, summarize, write_adapter_folder, w
 from stages.train.settings import is_main, processes, quieten, training_arguments
 from stages.train.steps import Plan, make_plan
 from stages.train.store import Store
-from stages.train.trainer import forget_lost_best, is_evaluated
-from stages.train.training import train
+from stages.train.training import MEMORY, is_evaluated, train
 from stages.train.verify import verify
 
 log = logging.getLogger(__name__)
@@ -42,17 +43,24 @@ def main() -> None:
     plan = make_plan(params, rows, processes())
     check(params, paths.base, plan, validation)
     facts = describe_run(params, paths.base, paths.prepared, plan.processes)
-    store = Store(facts, params.train.save_total_limit, params.train.save_steps)
+    store = Store(
+        facts,
+        params.train.save_total_limit,
+        params.train.save_steps,
+        params.train.keep_unfinished,
+    )
     args = training_arguments(params, resolve(params.compute), plan, store.folder)
     start = _choose_start(store, params)
     meter = Meter(plan, args.device, read_cost(store.folder / "cost.json"))
-    state = read_state(start)
+    state = read_state(start, plan, params)
     if not is_finished(state, params):
         state = train(paths, params, (rows, validation), plan, store, args, meter, start)
     if is_main():
         write_outputs(paths, params, plan, store, state)
         cost = describe_cost(meter.total(state.global_step), args.device, store.folder.name)
+        keep_cost(cost)
         write_json(paths.cost, cost)
+        store.finish()
 
 
 def _parse() -> argparse.Namespace:
@@ -71,9 +79,10 @@ def _choose_start(store: Store, params: Params) -> Path | None:
     """The checkpoint to continue from, which the main process chooses for all."""
     chosen: list[Path | None] = [None]
     if is_main():
-        store.open(fresh=os.environ.get("FRESH", "0") not in ("", "0"))
-        if params.train.resume_from:
-            store.adopt(Path(params.train.resume_from))
+        explicit = Path(params.train.resume_from) if params.train.resume_from else None
+        store.open(os.environ.get("FRESH", "0") not in ("", "0"), explicit)
+        if explicit:
+            store.adopt(explicit)
         chosen = [store.newest()]
     if dist.is_initialized():
         dist.broadcast_object_list(chosen)
@@ -82,11 +91,20 @@ def _choose_start(store: Store, params: Params) -> Path | None:
     return chosen[0]
 
 
-def read_state(checkpoint: Path | None) -> TrainerState | None:
-    """The state that `checkpoint` holds; None without one."""
+def read_state(checkpoint: Path | None, plan: Plan, params: Params) -> TrainerState | None:
+    """The state that `checkpoint` holds, on its way to the end of `plan`; None without one.
+
+    Raises ValueError where it is past that end.
+    """
     if checkpoint is None:
         return None
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    if state.global_step > plan.steps:
+        raise ValueError(
+            f"{checkpoint} is at step {state.global_step}, past the {plan.steps} steps of "
+            "params.yaml: raise train.max_steps or train.num_train_epochs"
+        )
+    state.max_steps, state.eval_steps = plan.steps, params.train.eval_steps
     forget_lost_best(state, checkpoint.parent)
     return state
 
@@ -96,7 +114,8 @@ def is_finished(state: TrainerState | None, params: Params) -> bool:
     if state is None or not is_evaluated(state):
         return False
     patience = params.train.early_stopping_patience
-    return state.global_step >= state.max_steps or is_exhausted(state, patience)
+    metric = params.train.metric_for_best_model
+    return state.global_step >= state.max_steps or is_exhausted(state, metric, patience)
 
 
 def write_outputs(
@@ -104,13 +123,18 @@ def write_outputs(
 ) -> None:
     """Write adapter, checkpoints, curves and metrics; the adapter only if it loads as trained."""
     best = store.folder / f"step-{state.best_global_step}"
-    metrics = summarize(state, plan, count_parameters(best))
-    if state.best_metric >= metrics["eval_loss_first"]:
+    metrics = summarize(state, plan, count_parameters(best)) | {"fingerprint": store.folder.name}
+    if metrics["eval_loss"] >= metrics["eval_loss_first"]:
         log.warning("warning: no checkpoint is better on the validation rows than no training")
     write_curves(paths.curves, state.log_history)
     write_checkpoints(store, state, paths.checkpoints)
-    write_adapter_folder(best, params, paths.base, paths.prepared, metrics, paths.adapter)
-    verify(paths.base, paths.prepared, paths.adapter, sample_loss(state), plan.budget)
+    facts_of_run = {
+        "metrics": metrics,
+        "continued": store.facts.get("continued"),
+        "memory": json.loads((store.folder / MEMORY).read_text(encoding="utf-8")),
+    }
+    write_adapter_folder(best, params, paths.base, paths.prepared, facts_of_run, paths.adapter)
+    verify(paths.base, paths.prepared, paths.adapter, *sample_loss(state))
     write_json(paths.metrics, metrics)
 
 

@@ -37,7 +37,7 @@ def write_adapter(
     config |= {"base_model_name_or_path": base["name"], "revision": base["revision"]}
     config["inference_mode"] = True
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
-    (folder / CONFIG).write_text(text + "\n")
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def _plain(value: object) -> object:

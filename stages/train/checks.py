@@ -4,17 +4,18 @@ import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
 from transformers import SchedulerType, get_scheduler
 from transformers.training_args import OptimizerNames
 
+from finetune.model.memory import skeleton
 from finetune.model.targets import check_targets
 from finetune.params import Params
 from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS
-from stages.train.fitting import skeleton
 from stages.train.steps import Plan
 
 MANY_EPOCHS = 100
@@ -38,6 +39,7 @@ def check(params: Params, base: Path, plan: Plan, validation: TokenRows) -> None
             f"train.micro_batch_tokens is {plan.budget}, an example has {longest} tokens: "
             "raise it, or lower preprocess.max_length"
         )
+    _check_metric(params.train.metric_for_best_model, validation)
     check_targets(skeleton(base), params.lora)
     adapter = params.train.init_adapter
     if adapter and not (Path(adapter) / WEIGHTS).is_file():
@@ -53,19 +55,30 @@ def _check_names(params: Params) -> None:
         names = sorted(each.value for each in known)
         if value not in names:
             raise ValueError(f"train.{key} is {value}: transformers has {', '.join(names)}")
-    _check_schedule(train.lr_scheduler_type)
+    _check_schedule(train.lr_scheduler_type, train.lr_scheduler_kwargs)
     missing = [name for name in train.report_to if find_spec(name) is None]
     if missing:
         raise ValueError(f"train.report_to has {missing[0]}: pip install {missing[0]}")
 
 
-def _check_schedule(name: str) -> None:
-    """Some schedules need settings of their own, which params.yaml has no key for."""
+def _check_schedule(name: str, options: dict[str, Any]) -> None:
+    """Some schedules need options of their own, and none takes another's."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     try:
-        get_scheduler(name, optimizer, num_warmup_steps=1, num_training_steps=10)
+        get_scheduler(name, optimizer, 1, 10, scheduler_specific_kwargs=dict(options))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"train.lr_scheduler_type is {name}, which needs more: {error}") from None
+        raise ValueError(
+            f"train.lr_scheduler_type is {name}, which needs other train.lr_scheduler_kwargs than "
+            f"{options}: {error}"
+        ) from None
+
+
+def _check_metric(name: str, validation: TokenRows) -> None:
+    """The loss of a source is measured where there are several."""
+    sources = validation.sources if len(validation.sources) > 1 else []
+    known = ["eval_loss", *(f"eval_loss_{source}" for source in sources)]
+    if name not in known:
+        raise ValueError(f"train.metric_for_best_model is {name}: here is {', '.join(known)}")
 
 
 def _check_steps(params: Params, plan: Plan) -> None:

@@ -90,7 +90,7 @@ class Meter:
 
 def read_cost(path: Path) -> dict[str, Any]:
     """The sums of the sessions until now; {} at the start."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def describe_cost(total: dict[str, Any], device: torch.device, fingerprint: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"

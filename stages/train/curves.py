@@ -58,6 +58,7 @@ def close_curves(live: Live) -> None:
 
 def _draw(live: Live, entry: dict[str, float]) -> None:
     live.step = entry["step"]
-    for key, table in TABLES.items():
+    sources = {key: f"eval/{key[5:]}" for key in entry if key.startswith("eval_loss_")}
+    for key, table in (TABLES | sources).items():
         if key in entry:
             live.log_metric(table, float(entry[key]))

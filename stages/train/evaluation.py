@@ -1,7 +1,7 @@
 """The loss on held-out rows: the mean over all supervised tokens, however the rows are cut."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -14,32 +14,52 @@ SAMPLE_BATCHES = 1  # what is measured again after the run, in a process of its 
 
 
 @dataclass(frozen=True)
+class Part:
+    """One process's micro-batch: its `number` over all processes, -1 where it only fills up.
+
+    `source_of` is int64 [supervised tokens]: for each target, its source's place in `sources`.
+    """
+
+    number: int
+    batch: MicroBatch
+    sources: Sequence[str]
+    source_of: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Losses:
-    """Mean negative log likelihood in nats: of all supervised tokens, and of the sample's."""
+    """Mean negative log likelihood in nats: of all supervised tokens, a sample's, each source's."""
 
     mean: float
     sample: float
+    of_sources: dict[str, float] = field(default_factory=dict)
+
+    def as_metrics(self) -> dict[str, float]:
+        """By the names under which they are logged; sources only where there are several."""
+        several = self.of_sources if len(self.of_sources) > 1 else {}
+        found = {"eval_loss": self.mean, "eval_sample_loss": self.sample}
+        return found | {f"eval_loss_{name}": loss for name, loss in several.items()}
 
 
 def evaluation_batches(
     rows: TokenRows, budget: int, padded: bool, process: int = 0, processes: int = 1
-) -> Iterator[tuple[int, MicroBatch]]:
-    """This process's micro-batches with their number over all processes.
-
-    Every process gets the same number of them; the number is -1 where one only fills up.
-    """
-    collate = collate_padded if padded else collate_flat
+) -> Iterator[Part]:
+    """This process's micro-batches; every process gets the same number of them."""
+    collate_rows = collate_padded if padded else collate_flat
     groups = fill(rows.lengths.tolist(), budget, padded)
+    sources = rows.sources
     for first in range(0, len(groups), processes):
         number = first + process
-        group = groups[number if number < len(groups) else 0]
-        yield (number if number < len(groups) else -1), collate([rows[at] for at in group])
+        chosen = [rows[at] for at in groups[number if number < len(groups) else 0]]
+        batch = collate_rows(chosen)
+        places = torch.tensor([sources.index(row.source) for row in chosen])
+        yield Part(number if number < len(groups) else -1, batch, sources, places[batch.owners])
 
 
 @torch.no_grad()
 def measure(
     model: nn.Module,
-    batches: Iterator[tuple[int, MicroBatch]],
+    parts: Iterator[Part],
     device: torch.device,
     gather: Callable[[torch.Tensor], torch.Tensor] = lambda sums: sums,
     each: Callable[[], None] = lambda: None,
@@ -49,13 +69,17 @@ def measure(
     Keeps no logits, draws no random number, and waits for the device once, at the end.
     """
     model.eval()
-    sums = torch.zeros(2, 2, dtype=torch.float64, device=device)  # all and sample; loss and tokens
-    for number, batch in batches:
+    sums, sources = None, ()
+    for part in parts:
         each()
-        nll = token_nll(model, batch.to(device)).sum(dtype=torch.float64)
-        part = torch.stack([nll, torch.tensor(float(len(batch.targets)), dtype=nll.dtype).to(nll)])
-        sums[0] += part * (number >= 0)
-        sums[1] += part * (0 <= number < SAMPLE_BATCHES)
+        sources = part.sources
+        if sums is None:  # loss and tokens: of all, of the sample, of each source
+            sums = torch.zeros(2 + len(sources), 2, dtype=torch.float64, device=device)
+        losses = token_nll(model, part.batch.to(device)).double()
+        found = torch.stack([losses, torch.ones_like(losses)], dim=1)
+        sums[0] += found.sum(0) * (part.number >= 0)
+        sums[1] += found.sum(0) * (0 <= part.number < SAMPLE_BATCHES)
+        sums[2:].index_add_(0, part.source_of.to(device), found * (part.number >= 0))
     sums = gather(sums)
-    mean, sample = (sums[:, 0] / sums[:, 1]).tolist()
-    return Losses(mean, sample)
+    mean, sample, *of_sources = (sums[:, 0] / sums[:, 1]).tolist()
+    return Losses(mean, sample, dict(zip(sources, of_sources, strict=True)))

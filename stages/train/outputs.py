@@ -13,6 +13,7 @@ from finetune.model.load import load_tokenizer, resolve
 from finetune.params import Params
 from finetune.records import write_json
 from stages.train.adapter import CONFIG, WEIGHTS, check_trained
+from stages.train.card import write_card
 from stages.train.steps import Plan
 from stages.train.store import Store
 
@@ -34,10 +35,13 @@ def write_adapter_folder(
     params: Params,
     base: Path,
     prepared: Path,
-    metrics: dict[str, Any],
+    run: dict[str, Any],
     folder: Path,
 ) -> None:
     """Write the adapter of `checkpoint`, its tokenizer, settings, card and sums; all or nothing.
+
+    `run` holds metrics/train.json as `metrics`, `continued` of the fingerprint, or None, and as
+    `memory` how the run was held in memory.
 
     Raises ValueError where a lora_B was never trained.
     """
@@ -48,11 +52,12 @@ def write_adapter_folder(
     for name in (WEIGHTS, CONFIG):
         shutil.copyfile(checkpoint / name, partial / name)
     load_tokenizer(base).save_pretrained(partial)
-    manifest = json.loads((base / "manifest.json").read_text())
+    manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
     asked = json.loads((prepared / "train/prompt.json").read_text(encoding="utf-8"))
-    write_json(partial / "settings.json", describe_settings(params, manifest, asked))
-    (partial / "README.md").write_text(_card(params, manifest, metrics))
-    seal(partial, folder, step=metrics["best_step"])
+    settings = describe_settings(params, manifest, asked) | {"memory": run["memory"]}
+    write_json(partial / "settings.json", settings)
+    (partial / "README.md").write_text(write_card(params, manifest, run), encoding="utf-8")
+    seal(partial, folder, step=run["metrics"]["best_step"])
 
 
 def describe_settings(
@@ -78,7 +83,7 @@ def summarize(state: TrainerState, plan: Plan, trainable: int) -> dict[str, Any]
     seen = plan.seen(state.global_step)
     return {
         "train_loss": round(sum(last) / len(last), 4) if last else None,
-        "eval_loss": round(state.best_metric, 4),
+        "eval_loss": round(_best_entry(state)["eval_loss"], 4),
         "eval_loss_first": round(evaluated[0], 4),
         "eval_loss_last": round(evaluated[-1], 4),
         "best_step": state.best_global_step,
@@ -89,44 +94,16 @@ def summarize(state: TrainerState, plan: Plan, trainable: int) -> dict[str, Any]
     }
 
 
-def sample_loss(state: TrainerState) -> float:
-    """The loss on the first validation micro-batches at the best step."""
+def sample_loss(state: TrainerState) -> tuple[float, int]:
+    """The loss on the first validation micro-batch at the best step, and that batch's budget."""
+    entry = _best_entry(state)
+    return entry["eval_sample_loss"], entry["eval_sample_tokens"]
+
+
+def _best_entry(state: TrainerState) -> dict[str, Any]:
+    """What was logged at the evaluation of the best step."""
     return next(
-        entry["eval_sample_loss"]
+        entry
         for entry in state.log_history
         if "eval_loss" in entry and entry["step"] == state.best_global_step
     )
-
-
-def _card(params: Params, manifest: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """A model card that is a function of the run: no date, no path."""
-    model, lora, train = manifest["model"], params.lora, params.train
-    targets = lora.target_modules
-    targets = targets if isinstance(targets, str) else ", ".join(targets)
-    base = f"base_model: {model['name']}\n" if model["source"] == "hub" else ""
-    per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    return f"""---
-{base}library_name: peft
-license: {model["license"].lower()}
-pipeline_tag: text-generation
-tags: [qlora]
----
-
-# {params.name}
-
-A LoRA adapter for {model["name"]} ({model["source"]}, {model["revision"] or "no revision"}),
-trained on the base model in 4 bits ({params.quantization.type}).
-
-| | |
-|---|---|
-| LoRA | rank {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, on {targets} |
-| steps | {metrics["steps"]}, of which the best by evaluation loss is {metrics["best_step"]} |
-| examples in a step | {per_step} for each process |
-| learning rate | {train.learning_rate:g}, {train.lr_scheduler_type} |
-| optimizer | {train.optim} |
-| passes over the data | {metrics["epochs"]} ({metrics["tokens"]:,} tokens) |
-| evaluation loss | {metrics["eval_loss_first"]} before, {metrics["eval_loss"]} after |
-
-`settings.json` holds the base model's files, the quantisation and the prompt that it was trained
-with; `checksums.json` the sha256 of every file here.
-"""

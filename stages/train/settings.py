@@ -1,6 +1,7 @@
 """params.yaml in Trainer's own terms."""
 
 import logging
+import math
 import os
 import warnings
 from pathlib import Path
@@ -48,7 +49,11 @@ def training_arguments(
         gradient_accumulation_steps=1,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=train.warmup_steps,
+        warmup_steps=warmup_steps(params, plan),
+        lr_scheduler_kwargs=train.lr_scheduler_kwargs,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=train.adam_epsilon,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         optim=train.optim,
@@ -56,7 +61,7 @@ def training_arguments(
         eval_strategy="steps",
         eval_steps=train.eval_steps,
         save_steps=train.save_steps,
-        metric_for_best_model="eval_loss",
+        metric_for_best_model=train.metric_for_best_model,
         greater_is_better=False,
         # It would wait for the device at every step; `Health` looks instead.
         logging_nan_inf_filter=False,
@@ -69,6 +74,11 @@ def training_arguments(
     )
     _check_optimizer(arguments)
     return arguments
+
+
+def warmup_steps(params: Params, plan: Plan) -> int:
+    """The steps of warm-up, as a number or as a share of all."""
+    return params.train.warmup_steps or math.ceil(params.train.warmup_ratio * plan.steps)
 
 
 def _check_optimizer(arguments: TrainingArguments) -> None:

@@ -6,6 +6,7 @@ other's share without asking, and a run that continues at any step sees the rest
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -44,8 +45,8 @@ class Plan:
         self.lengths, self.supervised = rows.lengths, rows.supervised
         self.seed, self.steps, self.share, self.processes = seed, steps, share, processes
         self.budget, self.padded = budget, False
-        # Whether the last layer heeds `read_positions`, and whether passes are recorded as graphs.
-        self.reads_few = self.recorded = False
+        # Whether the last layer heeds `read_positions`, and whether passes are captured as graphs.
+        self.reads_few = self.captured = False
         self._permute = lru_cache(maxsize=4)(self._permutation)
 
     @property
@@ -123,8 +124,40 @@ class Steps(Dataset):
 
     def _collate(self, rows: Sequence[Example]) -> MicroBatch:
         plan = self._plan
-        # Recorded passes are all of one kind, so that few shapes occur.
-        batch = collate_flat(rows) if plan.recorded else collate(rows, plan.padded)
+        # Captured passes are all of one kind, so that few shapes occur.
+        batch = collate_flat(rows) if plan.captured else collate(rows, plan.padded)
         if plan.reads_few:
             batch = last_layer.select(batch)
-        return fill_up(batch, int(plan.lengths.max())) if plan.recorded else batch
+        return fill_up(batch, int(plan.lengths.max())) if plan.captured else batch
+
+
+class Ahead(Dataset):
+    """`steps`, read in order: while one is used, the next is made, in page-locked memory.
+
+    A thread, not processes: what takes time is numpy's copying, which lets others run.
+    """
+
+    def __init__(self, steps: Steps, pin: bool) -> None:
+        self._steps, self._pin = steps, pin
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
+        self._next: dict[int, Future[Step]] = {}
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, number: int) -> Step:
+        waiting = self._next.pop(number, None) or self._worker.submit(self._make, number)
+        self.forget()
+        if number + 1 < len(self):
+            self._next[number + 1] = self._worker.submit(self._make, number + 1)
+        return waiting.result()
+
+    def forget(self) -> None:
+        """Drop what was made ahead: the steps are cut differently from now on."""
+        for future in self._next.values():
+            future.cancel()
+        self._next.clear()
+
+    def _make(self, number: int) -> Step:
+        step = self._steps[number]
+        return step.pin_memory() if self._pin else step

@@ -5,38 +5,43 @@ They are no DVC out: DVC deletes outs before a stage runs. DVC_ROOT is the main 
 """
 
 import fcntl
-import json
 import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import copy_sealed, find_damage, list_steps, seal
+from finetune.checkpoints import copy_sealed, find_damage, list_steps, read_step, seal
 from finetune.records import write_json
-from stages.train.fingerprint import differences, digest
+from stages.train.fingerprint import FACTS, differences, digest, read_facts
 
-FACTS = "fingerprint.json"
+FINISHED = "finished"  # a file of that name lies in the folder of a run whose outs are written
 
 log = logging.getLogger(__name__)
 
 
 class Store:
-    """One run's folder. Only the main process opens, writes and prunes it."""
+    """One run's folder. Only the main process opens, writes and prunes it.
 
-    def __init__(self, facts: dict[str, Any], limit: int, every: int) -> None:
+    `limit` last checkpoints are kept of a run that saves `every` so many steps, and the states of
+    `unfinished` other runs that were interrupted.
+    """
+
+    def __init__(self, facts: dict[str, Any], limit: int, every: int, unfinished: int) -> None:
         root = Path(os.environ.get("DVC_ROOT", ".")) / "models" / "resume"
         self.facts, self._limit, self._every = facts, limit, every
+        self._unfinished = unfinished
         self.folder = root / digest(facts)
 
-    def open(self, fresh: bool) -> None:
+    def open(self, fresh: bool, start: Path | None = None) -> None:
         """Lock the folder until the process ends; clear it if `fresh`; prune other runs' folders.
 
-        Raises ValueError where another process trains this very run.
+        The folder in which `start` is stays. Raises ValueError where another process trains this
+        very run.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         # One opens at a time: a folder that is made but not locked yet must not be pruned.
-        with (self.folder.parent / ".lock").open("w") as turn:
+        with (self.folder.parent / ".lock").open("w", encoding="utf-8") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
             self.folder.mkdir(exist_ok=True)
             self._lock = _lock(self.folder)
@@ -48,20 +53,20 @@ class Store:
             if not list_steps(self.folder):
                 self._explain_start()
             write_json(self.folder / FACTS, self.facts)
-            _prune_runs(self.folder)
+            others = [each for each in _runs(self.folder) if not _is_within(start, each)]
+            _prune_runs(others, self._unfinished)
 
     def adopt(self, explicit: Path) -> None:
-        """Take in a checkpoint of this run from elsewhere, with the earlier ones beside it.
+        """Take in a checkpoint from elsewhere, with the earlier ones of its run beside it.
 
-        Among those is the best, if it is an earlier one. Raises ValueError where `explicit` is
-        damaged or of another run.
+        Among those is the best, if it is an earlier one. `describe_run` has checked that `explicit`
+        is whole and of this run, or may be continued as this one.
         """
-        _check_explicit(explicit, self.facts)
-        last = _step(explicit)
+        last, facts = read_step(explicit), read_facts(explicit)
         for path in [explicit, *list_steps(explicit.parent).values()]:
-            if find_damage(path) is None and _read(path / FACTS) == self.facts:
-                target = self.folder / f"step-{_step(path)}"
-                if _step(path) <= last and not target.exists():
+            if find_damage(path) is None and read_facts(path) == facts:
+                target = self.folder / f"step-{read_step(path)}"
+                if read_step(path) <= last and not target.exists():
                     copy_sealed(path, target)
 
     def newest(self) -> Path | None:
@@ -82,6 +87,7 @@ class Store:
 
     def begin(self, step: int) -> None:
         """Make an empty partial folder."""
+        (self.folder / FINISHED).unlink(missing_ok=True)
         shutil.rmtree(self.partial(step), ignore_errors=True)
         self.partial(step).mkdir(parents=True)
 
@@ -92,6 +98,10 @@ class Store:
         steps = list_steps(self.folder)
         for old in steps.keys() - self.kept(list(steps), best) - {step}:
             shutil.rmtree(steps[old])
+
+    def finish(self) -> None:
+        """The outs are written: from now on this state is the first to be removed."""
+        (self.folder / FINISHED).touch()
 
     def kept(self, steps: list[int], best: int | None) -> set[int]:
         """Of `steps`, the best and the last few of those that every run of this kind saves.
@@ -115,48 +125,50 @@ class Store:
         """Say what differs from the latest other run that left a state."""
         others = [each for each in _runs(self.folder) if list_steps(each)]
         if others:
-            found = differences(self.facts, _read(others[0] / FACTS))
+            found = differences(self.facts, read_facts(others[0]))
             log.info(f"starting at step 0: {others[0]} is of another run: {'; '.join(found[:5])}")
-
-
-def _check_explicit(folder: Path, facts: dict[str, Any]) -> None:
-    if not folder.is_dir():
-        raise ValueError(
-            f"train.resume_from is {folder}, which does not exist; DVC deletes models/checkpoints "
-            "before it trains: copy the checkpoint to another folder first"
-        )
-    if damage := find_damage(folder):
-        raise ValueError(f"train.resume_from is {folder}, which is damaged: {damage}")
-    found = differences(facts, _read(folder / FACTS))
-    if found:
-        raise ValueError(
-            f"train.resume_from is {folder}, of another run: {'; '.join(found[:5])}; "
-            "to start from its adapter alone, set train.init_adapter instead"
-        )
-
-
-def _step(folder: Path) -> int:
-    return int(_read(folder / "trainer_state.json")["global_step"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def _runs(own: Path) -> list[Path]:
     """The folders of other runs, the latest first."""
     others = [path for path in own.parent.iterdir() if path.is_dir() and path != own]
-    return sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(others, key=_last_saved, reverse=True)
 
 
-def _prune_runs(own: Path) -> None:
-    """Keep the latest other run that is not being trained; remove the ones before it."""
-    for folder in [each for each in _runs(own) if not _is_locked(each)][1:]:
-        log.info(f"removing {folder}: the state of an earlier run")
+def _last_saved(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *list_steps(folder).values()))
+
+
+def _prune_runs(others: list[Path], unfinished: int) -> None:
+    """Of runs that nobody trains, keep the latest finished one and some unfinished ones.
+
+    `others` are folders, the latest first. What is kept and what goes is told.
+    """
+    idle = [each for each in others if not _is_locked(each)]
+    finished = [each for each in idle if (each / FINISHED).exists()]
+    begun = [each for each in idle if each not in finished and list_steps(each)]
+    empty = [each for each in idle if each not in finished and each not in begun]
+    if kept := begun[:unfinished]:
+        log.info(f"keeping the state of {len(kept)} unfinished: {', '.join(map(_words, kept))}")
+    for folder in empty:
         shutil.rmtree(folder, ignore_errors=True)
+    for folder in finished[1:]:
+        log.info(f"removing {_words(folder)}: the state of an earlier run, which had finished")
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in begun[unfinished:]:
+        log.warning(
+            f"warning: removing {_words(folder)}, which had not finished: "
+            f"train.keep_unfinished is {unfinished}"
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _words(folder: Path) -> str:
+    return f"{folder} (step {max(list_steps(folder), default=0)})"
+
+
+def _is_within(path: Path | None, folder: Path) -> bool:
+    return path is not None and folder.resolve() in path.resolve().parents
 
 
 def _is_locked(folder: Path) -> bool:
@@ -168,7 +180,7 @@ def _is_locked(folder: Path) -> bool:
 
 def _lock(folder: Path) -> Any:
     """An open, locked file; None if another process holds it. The lock ends with the process."""
-    file = (folder / ".lock").open("w")
+    file = (folder / ".lock").open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -20,6 +20,7 @@ from finetune.checkpoints import find_damage
 from finetune.errors import run
 from finetune.flat import attention
 from finetune.model.load import load_adapter, load_base, resolve
+from finetune.model.memory import fit_evaluation
 from finetune.params import Params, load
 from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS
@@ -62,7 +63,8 @@ def reload_loss(params: Params, base: Path, prepared: Path, adapter: Path, budge
     """
     if damage := find_damage(adapter):
         raise ValueError(damage)
-    model = load_base(base, params.quantization, params.compute)
+    quantization, _ = fit_evaluation(base, params.quantization, params.compute, budget)
+    model = load_base(base, quantization, params.compute)
     padded = not attention.takes_flat(model)
     model = load_adapter(model, adapter)
     # Without this, peft asks the hub whether the vocabulary was enlarged.
