@@ -32,6 +32,15 @@ RUNS = {
     "own-law-8": _own("law", 8),
     "own-causal": _own("causal", 8),
     "own-food": _own("causal", 32, adapter="food"),
+    # In float8, and what it is compared with: passes of the same size.
+    "own-law-64-float8": _own("law", 64, matmul="float8", micro_batch_tokens=8192),
+    "own-law-64-bfloat16": _own("law", 64, micro_batch_tokens=8192),
+    "own-law-64-float8-launched": _own(
+        "law", 64, matmul="float8", micro_batch_tokens=8192, captured=False
+    ),
+    "own-law-8-float8": _own("law", 8, matmul="float8"),
+    "own-causal-float8": _own("causal", 8, matmul="float8", micro_batch_tokens=8192),
+    "own-causal-bfloat16": _own("causal", 8, micro_batch_tokens=8192),
     # One thing left out, or put in, at a time.
     "own-law-64-eager": _own("law", 64, compile=False),
     "own-law-64-4bit": _own("law", 64, dequantize=False),

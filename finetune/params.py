@@ -222,11 +222,16 @@ class Quantization:
 
 @section
 class Compute:
-    """Where and in which precision the model runs."""
+    """Where and in which precision the model runs.
+
+    `matmul` is the type of the products with frozen weights in training; all else, evaluation
+    included, is in `dtype`.
+    """
 
     device: Literal["cpu", "cuda", "auto"]
     dtype: Literal["float32", "bfloat16", "auto"]
     num_threads: Positive | None
+    matmul: Literal["bfloat16", "float8"]
 
 
 @section
@@ -594,6 +599,10 @@ def _launch(params: Params) -> list[str]:
             found.append(
                 f"quantization.storage is {params.quantization.storage}: under FSDP it must "
                 f"equal compute.dtype {params.compute.dtype}"
+            )
+        if params.compute.matmul == "float8":
+            found.append(
+                "compute.matmul is float8: FSDP shards the 4-bit weights; set it to bfloat16"
             )
         if params.quantization.dequantize:
             found.append(

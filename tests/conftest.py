@@ -147,7 +147,12 @@ def write_params(tiny_weights) -> Callable[..., None]:
 
         values = YAML(typ="safe").load(ROOT / "params.yaml")
         values["model"] = _model(tiny_weights)
-        values["compute"] = {"device": "cpu", "dtype": "float32", "num_threads": 1}
+        values["compute"] = {
+            "device": "cpu",
+            "dtype": "float32",
+            "num_threads": 1,
+            "matmul": "bfloat16",
+        }
         values["train"] |= TINY_TRAIN
         values["preprocess"]["max_length"] = 256
         for key, value in changes.items():

@@ -21,13 +21,23 @@ from stages.train.fast import last_layer, low_rank
 from tests.architectures import ARCHITECTURES, FLAT, REFUSED, write_model
 
 QUANTIZATION = Quantization(type="nf4", double_quantization=True, storage="uint8", dequantize=False)
-LORA = Lora(r=4, alpha=8.0, dropout=0.0, target_modules="all-linear", bias="none", use_rslora=False)
+LORA = Lora(
+    r=4,
+    alpha=8.0,
+    dropout=0.0,
+    target_modules="all-linear",
+    bias="none",
+    use_rslora=False,
+    exclude_modules=None,
+    use_dora=False,
+    init_lora_weights="default",
+)
 PAGE = Path(__file__).parents[1] / "docs/models.md"
 
 
 def load_tiny(name, folder, dtype="float32"):
     """The model of this name as the stages load it."""
-    compute = Compute(device="cpu", dtype=dtype, num_threads=None)
+    compute = Compute(device="cpu", dtype=dtype, num_threads=None, matmul="bfloat16")
     path = write_model(name, folder)
     return load_base(path, QUANTIZATION, compute, weights=path)
 

@@ -172,7 +172,7 @@ def test_a_failed_probe_leaves_no_tensor_behind():
     assert fitting.fit == Fit(1, False)
 
 
-GPU = Compute(device="cuda", dtype="bfloat16", num_threads=None)
+GPU = Compute(device="cuda", dtype="bfloat16", num_threads=None, matmul="bfloat16")
 
 
 @pytest.mark.parametrize(

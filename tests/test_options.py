@@ -151,7 +151,7 @@ def test_padded_batches_train_as_flat_ones_do(tmp_path, run, furnish, tiny_weigh
 
 
 def test_in_bfloat16_the_adapter_is_trained_in_float32(run, tmp_path):
-    half = {"device": "cpu", "dtype": "bfloat16", "num_threads": 1}
+    half = {"device": "cpu", "dtype": "bfloat16", "num_threads": 1, "matmul": "bfloat16"}
     changes = {"train__learning_rate": 2e-5, "train__warmup_steps": 0, "train__max_steps": 4}
     run("half", compute=half, **changes)
     weights = load_file(tmp_path / "half/models/adapter" / WEIGHTS)

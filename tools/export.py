@@ -282,7 +282,7 @@ def _load_for_merging(arguments: argparse.Namespace) -> Any:
     weights = obtain_exactly(settings["base"])
     if arguments.base == "quantised":
         quantization = Quantization(**settings["quantization"] | {"dequantize": True})
-        compute = Compute(device="cpu", dtype="float32", num_threads=None)
+        compute = Compute(device="cpu", dtype="float32", num_threads=None, matmul="bfloat16")
         base = load_base(arguments.adapter, quantization, compute, weights)
     else:
         base = AutoModelForCausalLM.from_pretrained(

@@ -90,7 +90,9 @@ def load_assistant(
         raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {adapter}`")
     settings = json.loads((adapter / "settings.json").read_text(encoding="utf-8"))
     disable_progress_bar()
-    compute = Compute(device=device, dtype=settings["compute_dtype"], num_threads=None)
+    compute = Compute(
+        device=device, dtype=settings["compute_dtype"], num_threads=None, matmul="bfloat16"
+    )
     quantization = Quantization(**settings["quantization"])
     if low_memory:
         quantization = replace(quantization, dequantize=False)

@@ -74,7 +74,12 @@ def make_params(run: Run) -> Params:
     train |= {key: options[key] for key in known if key in options}
     return replace(
         params,
-        compute=replace(params.compute, device="auto", dtype="auto"),
+        compute=replace(
+            params.compute,
+            device="auto",
+            dtype="auto",
+            matmul=options.get("matmul", "bfloat16"),
+        ),
         lora=replace(params.lora, dropout=options.get("dropout", params.lora.dropout)),
         quantization=replace(params.quantization, dequantize=options.get("dequantize", True)),
         train=replace(params.train, **train),
@@ -93,7 +98,7 @@ def make_trainer(
     """The trainer as `stages.train.training` makes it, on `models/base` or a folder of weights."""
     weights = None if (model / "manifest.json").exists() else model
     adapted = load_model(params, model, plan, memory, weights=weights)
-    for name in ("captured", "reads_few"):
+    for name in ("captured", "reads_few", "filled"):
         setattr(plan, name, run.options.get(name, getattr(plan, name)))
     trainer = FlatTrainer(
         model=adapted,

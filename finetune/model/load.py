@@ -134,12 +134,19 @@ def dequantize(model: nn.Module) -> None:
     """
     for name, layer in list(model.named_modules()):
         if isinstance(layer, Linear4bit):
-            weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
             plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
-            plain.weight = nn.Parameter(weight.to(layer.compute_dtype), requires_grad=False)
+            plain.weight = nn.Parameter(plain_weight(layer), requires_grad=False)
             plain.bias = layer.bias
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, plain)
+
+
+def plain_weight(layer: nn.Linear) -> torch.Tensor:
+    """The weight [out, in] of a linear layer in the compute type, unpacked from 4 bits."""
+    if not isinstance(layer, Linear4bit):
+        return layer.weight.data
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    return weight.to(layer.compute_dtype)
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

@@ -47,6 +47,8 @@ class Plan:
         self.budget, self.padded = budget, False
         # Whether the last layer heeds `read_positions`, and whether passes are captured as graphs.
         self.reads_few = self.captured = False
+        # Lengths are rounded up: each new one costs the host time to choose a kernel for it.
+        self.filled = False
         self._permute = lru_cache(maxsize=4)(self._permutation)
 
     @property
@@ -126,9 +128,12 @@ class Steps(Dataset):
         plan = self._plan
         # Captured passes are all of one kind, so that few shapes occur.
         batch = collate_flat(rows) if plan.captured else collate(rows, plan.padded)
+        filled = plan.captured or (plan.filled and "cu_seq_lens_q" in batch.inputs)
         if plan.reads_few:
             batch = last_layer.select(batch)
-        return fill_up(batch, int(plan.lengths.max())) if plan.captured else batch
+        # Long passes are less even in time than in shape: there a finer step adds less.
+        parts = 64 if plan.filled else 16
+        return fill_up(batch, int(plan.lengths.max()), parts) if filled else batch
 
 
 class Ahead(Dataset):

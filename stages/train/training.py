@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 
 from finetune.flat import attention
-from finetune.flat.batches import MicroBatch, collate, fill
+from finetune.flat.batches import STACKED_FROM, MicroBatch, collate, fill
 from finetune.flat.losses import token_nll
 from finetune.model.load import add_lora, load_base
 from finetune.model.memory import recompute_layers, release
@@ -35,7 +35,7 @@ from stages.train.callbacks import Progress, Resume, Stopping, Timing, is_better
 from stages.train.cost import Meter
 from stages.train.curves import Curves
 from stages.train.evaluation import evaluation_batches, measure
-from stages.train.fast import last_layer, low_rank
+from stages.train.fast import float8, last_layer, low_rank
 from stages.train.fast.compiling import compile_layers, start_compiler
 from stages.train.fast.fitting import Fit, Fitting, Memory, plan_memory
 from stages.train.fast.graphs import Graphs, NotCapturable
@@ -48,7 +48,7 @@ from stages.train.store import Store
 # Below this share of supervised tokens the last layer's feed-forward part is cut down.
 FEW = 0.5
 # A pass over more tokens than this keeps the device busy for longer than launching it takes.
-LARGEST_CAPTURED = 6144
+LARGEST_CAPTURED, LARGEST_CAPTURED_FLOAT8 = 6144, 10240
 # Captured passes keep their memory, beside what evaluation and a first pass take.
 ROOM_FOR_GRAPHS = 1.2
 MEMORY = "memory.json"  # how the run was held in memory, beside its checkpoints
@@ -139,6 +139,9 @@ def load_model(
     plan.captured = params.train.compile and _captures_pay(plan, memory)
     model = add_lora(model, params.lora, params.seed)
     low_rank.install(model)
+    if memory.float8:
+        log.info(f"{float8.install(model)} layers multiply in float8; evaluation does not")
+        plan.filled = not plan.padded
     if params.train.compile:
         compile_layers(model)
     if start or params.train.init_adapter:
@@ -150,7 +153,13 @@ def _captures_pay(plan: Plan, memory: Memory) -> bool:
     """Where passes are small and memory is plenty. Several processes exchange gradients between."""
     mean = min(plan.lengths.mean() * plan.share, plan.budget)
     plenty = bool(memory.available) and ROOM_FOR_GRAPHS * memory.estimated < memory.available
-    return plenty and plan.processes == 1 and mean <= LARGEST_CAPTURED and not plan.padded
+    largest = LARGEST_CAPTURED_FLOAT8 if memory.float8 else LARGEST_CAPTURED
+    return plenty and plan.processes == 1 and mean <= largest and not _is_stacked(plan)
+
+
+def _is_stacked(plan: Plan) -> bool:
+    """Whether passes are padded, or windows of one length, which have a faster attention."""
+    return plan.padded or bool((plan.lengths >= STACKED_FROM).mean() > 0.5)
 
 
 class FlatTrainer(Trainer):

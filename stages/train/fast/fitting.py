@@ -20,6 +20,7 @@ from finetune.model import memory
 from finetune.model.layers import layers_of
 from finetune.model.targets import is_trained
 from finetune.params import Lora, Params, Quantization
+from stages.train.fast import float8
 from stages.train.steps import Plan
 
 # Below this many tokens a forward pass is too small for the device (and dequantising 4-bit weights
@@ -55,6 +56,7 @@ class Memory:
     fits: list[Fit]
     estimated: int | None = None
     available: int | None = None
+    float8: bool = False
 
 
 def plan_memory(params: Params, base: Path, plan: Plan, device: torch.device) -> Memory:
@@ -69,11 +71,24 @@ def plan_memory(params: Params, base: Path, plan: Plan, device: torch.device) ->
         return Memory(params.quantization, fits)
     shards = plan.processes if os.environ.get("ACCELERATE_USE_FSDP") == "true" else 1
     model, available = memory.skeleton(base), memory.available_bytes(device)
+    params = _settle_matmul(params, model)
     if params.train.memory == "auto":
         params, fits = keep_fitting(model, params, fits, available, shards)
     estimated = estimate(model, params, fits[0], shards).total
     log.info(f"memory: {estimated / 1e9:.1f} GB by estimate at {fits[0]}")
-    return Memory(params.quantization, fits, estimated, available)
+    in_float8 = params.compute.matmul == "float8"
+    return Memory(params.quantization, fits, estimated, available, in_float8)
+
+
+def _settle_matmul(params: Params, model: nn.Module) -> Params:
+    """Products in bfloat16 where float8 cannot be or would gain nothing; 4-bit weights beside it,
+    for evaluation."""
+    if params.compute.matmul != "float8":
+        return params
+    if reason := float8.why_not(params, model):
+        log.info(f"compute.matmul: bfloat16 instead of float8: {reason}")
+        return replace(params, compute=replace(params.compute, matmul="bfloat16"))
+    return replace(params, quantization=replace(params.quantization, dequantize=False))
 
 
 def list_fits(params: Params, longest: int, share: int) -> list[Fit]:
@@ -104,6 +119,10 @@ def keep_fitting(
     if params.quantization.dequantize and not (kept and worthwhile):
         log.info("memory: dequantised weights leave too little room: kept in 4 bits")
         params = replace(params, quantization=replace(params.quantization, dequantize=False))
+        return keep_fitting(model, params, fits, available, shards)
+    if params.compute.matmul == "float8" and not (kept and worthwhile):
+        log.info("memory: weights in float8 leave too little room: products in bfloat16")
+        params = replace(params, compute=replace(params.compute, matmul="bfloat16"))
         return keep_fitting(model, params, fits, available, shards)
     if not kept:
         need = estimate(model, params, fits[-1], shards)
@@ -158,6 +177,8 @@ def estimate(model: nn.Module, params: Params, fit: Fit, shards: int = 1) -> Est
     floats = _activation_floats(model, params, fit)
     words, hidden = model.get_output_embeddings().weight.shape
     weights = memory.weight_bytes(model, params.quantization, params.compute)
+    if params.compute.matmul == "float8":
+        weights += 2 * sum(m.weight.numel() for _, m in memory.quantised(model))
     gathered = 2 * weights // max(1, len(layers)) if shards > 1 else 0
     return Estimate(
         weights=weights // shards,

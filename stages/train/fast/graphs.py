@@ -32,15 +32,16 @@ def token_step(tokens: int, parts: int = 16) -> int:
     return max(SMALLEST_STEP, 1 << max(0, tokens.bit_length() - parts.bit_length()))
 
 
-def fill_up(batch: MicroBatch, longest: int) -> MicroBatch:
+def fill_up(batch: MicroBatch, longest: int, parts: int = 16) -> MicroBatch:
     """A flat `batch` filled up to a common shape with one more example, not supervised.
 
     The added targets are ignored ones, predicted from the last added token; the added bounds are
-    those of empty examples. `longest` is the longest example of the run.
+    those of empty examples. `longest` is the longest example of the run; at most about 1/`parts` is
+    added.
     """
     inputs = dict(batch.inputs)
     tokens, bounds = batch.tokens, inputs["cu_seq_lens_q"]
-    total = round_up(tokens + 1, token_step(tokens))
+    total = round_up(tokens + 1, token_step(tokens, parts))
     added = total - tokens
     inputs["input_ids"] = _append(inputs["input_ids"], torch.zeros(1, added, dtype=torch.int64))
     inputs["position_ids"] = _append(inputs["position_ids"], torch.arange(added)[None])
