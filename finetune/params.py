@@ -250,13 +250,16 @@ class Train:
 
 @section
 class Evaluate:
-    """What is scored, and how."""
+    """What is scored, and how; `gate` holds the conditions under which the result may ship."""
 
     checkpoint: Annotated[str, StringConstraints(pattern=r"^(best|last|step-[1-9]\d*)$")]
     max_rows: Positive | None
     max_new_tokens: Positive
     micro_batch_tokens: Positive
     bootstrap_samples: Positive
+    metrics: list[Text]
+    general_text: Text
+    gate: list[Text]
 
 
 @section

@@ -147,6 +147,7 @@ def write_params(tiny_weights) -> Callable[..., None]:
         values["compute"] = {"device": "cpu", "dtype": "float32", "num_threads": 1}
         values["train"] |= TINY_TRAIN
         values["preprocess"]["max_length"] = 256
+        values["evaluate"]["general_text"] = str(ROOT / "data/sample/general.txt")
         for key, value in changes.items():
             section, _, name = key.partition("__")
             if name:

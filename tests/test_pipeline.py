@@ -45,6 +45,9 @@ READERS = {
     "lora": {"train"},
     "train": {"train"},
     "evaluate": SCORED,
+    "evaluate.checkpoint": {"evaluate"},
+    "evaluate.general_text": {"evaluate"},
+    "evaluate.gate": {"gate"},
 }
 
 
