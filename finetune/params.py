@@ -4,6 +4,7 @@
 everything wrong with it.
 """
 
+import ast
 import difflib
 import json
 from dataclasses import field
@@ -310,7 +311,17 @@ def contradictions(params: Params) -> list[str]:
     """What is wrong with values that are each valid alone; one line each."""
     return [
         f"  {message}"
-        for check in (_model, _sources, _documents, _mixture, _preprocess, _steps, _memory, _launch)
+        for check in (
+            _model,
+            _sources,
+            _documents,
+            _mixture,
+            _preprocess,
+            _steps,
+            _memory,
+            _launch,
+            _gate,
+        )
         for message in check(params)
     ]
 
@@ -507,3 +518,20 @@ def _launch(params: Params) -> list[str]:
                 "quantization.dequantize is true: FSDP shards the 4-bit weights; set it false"
             )
     return found
+
+
+def _gate(params: Params) -> list[str]:
+    """What is no comparison; whether its metrics exist is known when they are there."""
+    return [
+        f"evaluate.gate has {condition!r}: write one comparison, as loss <= 0.98 * base.loss"
+        for condition in params.evaluate.gate
+        if not _is_comparison(condition)
+    ]
+
+
+def _is_comparison(condition: str) -> bool:
+    try:
+        node = ast.parse(condition.strip(), mode="eval").body
+    except (SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(node, ast.Compare) and len(node.ops) == 1
