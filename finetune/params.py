@@ -4,6 +4,7 @@
 everything wrong with it.
 """
 
+import ast
 import difflib
 import json
 import re
@@ -292,13 +293,16 @@ class Train:
 
 @section
 class Evaluate:
-    """What is scored, and how."""
+    """What is scored, and how; `gate` holds the conditions under which the result may ship."""
 
     checkpoint: Annotated[str, StringConstraints(pattern=r"^(best|last|step-[1-9]\d*)$")]
     max_rows: Positive | None
     max_new_tokens: Positive
     micro_batch_tokens: Positive
     bootstrap_samples: Positive
+    metrics: list[Text]
+    general_text: Text
+    gate: list[Text]
 
 
 @section
@@ -368,6 +372,7 @@ def contradictions(params: Params) -> list[str]:
             _steps,
             _memory,
             _launch,
+            _gate,
         )
         for message in check(params)
     ]
@@ -609,3 +614,20 @@ def _launch(params: Params) -> list[str]:
                 "quantization.dequantize is true: FSDP shards the 4-bit weights; set it false"
             )
     return found
+
+
+def _gate(params: Params) -> list[str]:
+    """What is no comparison; whether its metrics exist is known when they are there."""
+    return [
+        f"evaluate.gate has {condition!r}: write one comparison, as loss <= 0.98 * base.loss"
+        for condition in params.evaluate.gate
+        if not _is_comparison(condition)
+    ]
+
+
+def _is_comparison(condition: str) -> bool:
+    try:
+        node = ast.parse(condition.strip(), mode="eval").body
+    except (SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(node, ast.Compare) and len(node.ops) == 1

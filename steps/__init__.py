@@ -1,1 +1,4 @@
-"""Steps of your own on the way of a row, a dependency of preprocess: see docs/data.md."""
+"""Functions of your own that params.yaml names: scores of answers, steps of preprocessing.
+
+The stages that may call them depend on this folder: editing one runs those stages again.
+"""

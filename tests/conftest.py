@@ -155,6 +155,7 @@ def write_params(tiny_weights) -> Callable[..., None]:
         }
         values["train"] |= TINY_TRAIN
         values["preprocess"]["max_length"] = 256
+        values["evaluate"]["general_text"] = str(ROOT / "data/sample/general.txt")
         for key, value in changes.items():
             section, _, name = key.partition("__")
             if name:

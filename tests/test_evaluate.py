@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from finetune.params import Evaluate, load
 from finetune.text.tokens import TokenRows, TokenWriter
 from stages.evaluate.__main__ import main
 from stages.evaluate.answers import score_and_answer
+from stages.evaluate.behaviour import describe
 from stages.evaluate.checkpoint import choose
+from stages.evaluate.forgotten import forgotten, read_passages
 from stages.evaluate.losses import row_losses
-from stages.evaluate.metrics import compare, summarize
+from stages.evaluate.metrics import compare, confusion, merge, summarize
 from stages.evaluate.predictions import Prediction, read_predictions, write_predictions
 from stages.evaluate.questions import read_questions
-from stages.evaluate.report import comparison, write_report
+from stages.evaluate.report import by_part, comparison, write_report
 
 ROW = Prediction(
     id="00ff",
@@ -34,11 +37,17 @@ ROW = Prediction(
     answer="Can a landlord do that",
     loss=6.0,
     tokens=3,
-    rouge1=0.6,
-    rougeL=0.6,
     length=5,
     ended=True,
+    scores={"rouge1": 0.6, "rougeL": 0.6},
+    trivial={"rouge1": 0.2, "rougeL": 0.2},
 )
+DRAWS = {"samples": 50, "seed": 0}
+
+
+def _many(row: Prediction = ROW, count: int = 12) -> list[Prediction]:
+    """Rows that differ in their ids alone."""
+    return [replace(row, id=str(at)) for at in range(count)]
 
 
 def _split(folder: Path, rows: list[dict]) -> Path:
@@ -155,7 +164,7 @@ def test_reading_a_question_once_gives_its_loss_and_its_answer(
 ):
     rows = [{**row, "spans": [*spans[:-1], len(row["input_ids"])]} for row in _rows(9)]
     questions = read_questions(_split(tmp_path / "test", rows), None)
-    settings = Evaluate("best", None, 5, batch_tokens, 10)
+    settings = Evaluate("best", None, 5, batch_tokens, 10, ["loss"], "unused", [])
     found = score_and_answer(model, WORDS, questions, settings)
     losses = row_losses(model, [each.row for each in questions], 1000)
     assert [loss for loss, _ in found] == pytest.approx(losses, abs=1e-4)
@@ -165,35 +174,132 @@ def test_reading_a_question_once_gives_its_loss_and_its_answer(
 
 
 def test_the_loss_weighs_tokens_and_the_other_scores_weigh_rows():
-    long = replace(ROW, loss=10.0, tokens=7, rougeL=0.2, ended=False, length=32)
-    metrics = summarize([ROW, long])
+    long = replace(ROW, id="1", loss=10.0, tokens=7, ended=False, length=32)
+    long = replace(long, scores={"rouge1": 0.2, "rougeL": 0.2})
+    metrics = summarize([ROW, long], **DRAWS)
     assert metrics["loss"] == 1.6
     assert (metrics["rougeL"], metrics["stop_rate"], metrics["length"]) == (0.4, 0.5, 18.5)
-    assert metrics["rows"] == 2
-    assert "source" not in metrics
+    assert metrics["rows"] == metrics["groups"] == 2
+    assert metrics["interval"]["loss"] == {"low": None, "high": None}
+    assert "source" not in metrics and "label" not in metrics
 
 
-def test_several_sources_have_a_loss_each():
-    metrics = summarize([ROW, replace(ROW, source="food", loss=3.0)])
-    assert metrics["source"] == {"food": 1.0, "law": 2.0}
+@pytest.mark.parametrize("by", ["source", "label"])
+def test_several_sources_or_labels_have_numbers_each_and_so_has_what_tuning_changed(by):
+    base = _many(replace(ROW, **{by: "law"})) + _many(replace(ROW, **{by: "food"}))
+    tuned = [replace(each, loss=3.0 if getattr(each, by) == "food" else 6.0) for each in base]
+    found = merge(summarize(tuned, **DRAWS), compare(base, tuned, **DRAWS))[by]
+    assert (found["food"]["loss"], found["law"]["loss"]) == (1.0, 2.0)
+    assert found["food"]["rows"] == 12 and found["food"]["rougeL"] == 0.6
+    assert found["food"]["diff"]["loss"] == found["food"]["diff"]["loss_high"] == -1.0
+    assert found["law"]["diff"]["loss"] == 0.0
 
 
-def test_the_trivial_answer_is_scored_beside_the_model():
-    # "My landlord kept the deposit" against "Can a landlord keep it": 1 of 5 words each way.
-    assert summarize([ROW])["trivial"] == {"rouge1": 0.2, "rougeL": 0.2}
+def test_pieces_of_one_document_are_one_group():
+    pieces = [replace(each, document=str(at % 3)) for at, each in enumerate(_many())]
+    assert summarize(pieces, **DRAWS)["groups"] == 3
+    assert summarize(pieces, **DRAWS)["interval"]["loss"]["low"] is None
+    grouped = [replace(each, group="one") for each in pieces]
+    assert summarize(grouped, **DRAWS)["groups"] == 1
+
+
+def test_the_trivial_answer_is_scored_beside_the_model_with_the_difference():
+    assert summarize([ROW], **DRAWS)["trivial"] == {"rouge1": 0.2, "rougeL": 0.2}
+    over = compare(_many(), _many(), **DRAWS)["over_trivial"]
+    assert over["rougeL"] == over["rougeL_low"] == pytest.approx(0.4)
 
 
 def test_texts_without_questions_have_a_perplexity_and_no_answers():
-    text = replace(ROW, question="", reference="", answer="", rouge1=0.0, rougeL=0.0)
-    assert summarize([text]) == {"rows": 1, "loss": 2.0, "perplexity": round(math.exp(2), 4)}
-    assert set(compare([text], [text], samples=10, seed=0)) == {"loss", "loss_low", "loss_high"}
+    text = replace(ROW, question="", reference="", answer="", scores={}, trivial={})
+    found = summarize([text], **DRAWS)
+    assert found["perplexity"] == round(math.exp(2), 4)
+    assert not {"stop_rate", "trivial", "rougeL"} & found.keys()
+    assert set(compare([text], [text], **DRAWS)["diff"]) == {"loss", "loss_low", "loss_high"}
 
 
 def test_the_difference_is_tuned_minus_base():
-    tuned = replace(ROW, loss=3.0, rougeL=0.8)
-    found = compare([ROW] * 3, [tuned] * 3, samples=10, seed=0)
+    tuned = replace(ROW, loss=3.0, scores={"rouge1": 0.6, "rougeL": 0.8})
+    found = compare(_many(), _many(tuned), **DRAWS)["diff"]
     assert found["loss"] == found["loss_low"] == found["loss_high"] == -1.0
     assert found["rougeL"] == pytest.approx(0.2)
+
+
+def _labelled(pairs: list[tuple[str, str]]) -> list[Prediction]:
+    majority = "yes"
+    return [
+        replace(
+            ROW,
+            id=str(at),
+            reference=reference,
+            answer=answer,
+            scores={"accuracy": float(reference == answer)},
+            trivial={"accuracy": float(reference == majority)},
+        )
+        for at, (reference, answer) in enumerate(pairs)
+    ]
+
+
+PAIRS = [("yes", "yes")] * 6 + [("yes", "no")] * 2 + [("no", "no")] * 3 + [("no", "perhaps")]
+
+
+def test_labels_have_accuracy_macro_f1_and_a_table_of_confusions():
+    metrics = summarize(_labelled(PAIRS), **DRAWS)
+    assert metrics["accuracy"] == 0.75
+    # yes: 6 hits, 6 answered, 8 due; no: 3 hits, 5 answered, 4 due.
+    assert metrics["macro_f1"] == pytest.approx((12 / 14 + 6 / 9) / 2, abs=1e-4)
+    assert metrics["trivial"]["accuracy"] == pytest.approx(8 / 12, abs=1e-4)
+    # Only yes is answered: F1 2 x 8 / (12 + 8) and 0.
+    assert metrics["trivial"]["macro_f1"] == pytest.approx(0.4, abs=1e-4)
+    assert confusion(_labelled(PAIRS)) == [
+        {"reference": "no", "answer": "no", "rows": 3},
+        {"reference": "no", "answer": "other", "rows": 1},
+        {"reference": "yes", "answer": "no", "rows": 2},
+        {"reference": "yes", "answer": "yes", "rows": 6},
+    ]
+
+
+def test_macro_f1_has_a_paired_interval():
+    wrong = _labelled([(reference, "no") for reference, _ in PAIRS])
+    diff = compare(wrong, _labelled(PAIRS), **DRAWS)["diff"]
+    assert diff["macro_f1_low"] < diff["macro_f1"] < diff["macro_f1_high"]
+
+
+def test_how_answers_are_written_is_described():
+    asked = [
+        replace(ROW, question="a b c d e", reference="a b c", answer="x a b c", ended=True),
+        replace(ROW, question="q", reference="r s t", answer="", ended=False),
+        replace(ROW, question="q", reference="r", answer="u v w x u v w x", ended=True),
+    ]
+    found = describe(asked)
+    assert found["stop_rate"] == pytest.approx(2 / 3)
+    assert found["empty"] == pytest.approx(1 / 3)
+    # 4-grams of the last: uvwx vwxu wxuv xuvw uvwx, one of five said before.
+    assert found["repeated"] == pytest.approx((1 / 5) / 3)
+    assert found["copied"] == pytest.approx((3 / 4) / 3)
+    assert found["reference_copied"] == pytest.approx(1 / 3)
+    assert found["length_ratio"] == pytest.approx(12 / 7)
+
+
+def test_what_was_forgotten_is_measured_by_passages_and_tokens(tmp_path):
+    class Letters:
+        def __call__(self, text):
+            return SimpleNamespace(input_ids=[1, *(ord(letter) for letter in text)])
+
+    path = tmp_path / "text.txt"
+    path.write_text(
+        "\n\n".join("ab" * (at + 1) for at in range(9)) + "\n\n" + "z" * 999, encoding="utf-8"
+    )
+    passages = read_passages(path, Letters())
+    assert [len(row.input_ids) for row in passages][-2:] == [19, 256]
+    assert [len(row.supervised()) for row in passages][:2] == [2, 4]
+    base = [2.0 * len(row.supervised()) for row in passages]
+    found = forgotten(passages, base, [1.5 * each for each in base], **DRAWS)
+    assert (found["base"], found["tuned"], found["loss"]) == (2.0, 3.0, 1.0)
+    assert (found["low"], found["high"]) == (1.0, 1.0)
+    assert (found["passages"], found["tokens"]) == (10, 90 + 255)
+    path.write_text("\n\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="evaluate.general_text: .* no passage"):
+        read_passages(path, Letters())
 
 
 def test_predictions_are_read_as_they_were_written(split, tmp_path):
@@ -247,9 +353,17 @@ def test_any_checkpoint_can_be_chosen(tmp_path):
         choose("best", best, steps)
 
 
+def _scores(base: list[Prediction], tuned: list[Prediction]) -> dict[str, dict]:
+    return {"base": summarize(base, **DRAWS), "tuned": summarize(tuned, **DRAWS)}
+
+
+def _report(folder: Path, base: list[Prediction], tuned: list[Prediction]) -> None:
+    write_report(folder, base, tuned, _scores(base, tuned), **DRAWS)
+
+
 def test_the_samples_are_a_table_that_markdown_cannot_break(tmp_path):
     base = replace(ROW, answer="A | B\n<b>", ended=False)
-    write_report(tmp_path / "report", [base], [ROW])
+    _report(tmp_path / "report", [base], [ROW])
     table = (tmp_path / "report" / "samples.md").read_text(encoding="utf-8")
     assert "| A \\| B &lt;b> … (0.60) | Can a landlord do that (0.60) |" in table
     samples = json.loads((tmp_path / "report" / "samples.json").read_text(encoding="utf-8"))
@@ -258,18 +372,21 @@ def test_the_samples_are_a_table_that_markdown_cannot_break(tmp_path):
 
 
 def test_the_chart_has_base_and_tuned_of_each_metric_and_the_trivial_answer():
-    entries = comparison([ROW], [replace(ROW, loss=3.0)])
+    entries = comparison(_scores([ROW], [replace(ROW, loss=3.0)]))
     assert {"metric": "loss", "model": "tuned", "value": 1.0} in entries
     models = [entry["model"] for entry in entries if entry["metric"] == "ROUGE-L"]
-    assert models == ["base", "tuned", "first words"]
-    assert "first words" not in [e["model"] for e in entries if e["metric"] == "loss"]
+    assert models == ["base", "tuned", "trivial answer"]
+    assert "trivial answer" not in [e["model"] for e in entries if e["metric"] == "loss"]
 
 
-def test_the_chart_has_the_loss_of_each_source_where_there_are_several():
-    rows = [ROW, replace(ROW, source="food", loss=3.0)]
-    entries = comparison(rows, rows)
-    assert {"metric": "loss, food", "model": "tuned", "value": 1.0} in entries
-    assert {"metric": "loss, law", "model": "base", "value": 2.0} in entries
+def test_the_chart_of_parts_has_a_difference_with_bounds_for_each_source():
+    base = [*_many(), *_many(replace(ROW, source="food"))]
+    tuned = [replace(each, loss=3.0) if each.source == "food" else each for each in base]
+    entries = by_part(base, tuned, **DRAWS)
+    food = {"by": "source", "part": "food", "rows": 12, "metric": "loss"}
+    assert {**food, "difference": -1.0, "low": -1.0, "high": -1.0} in entries
+    assert {entry["metric"] for entry in entries} == {"loss", "ROUGE-L"}
+    assert by_part(_many(), _many(), **DRAWS) == []
 
 
 def _evaluate(monkeypatch, *arguments: str) -> None:
@@ -311,12 +428,15 @@ def test_the_stage_scores_base_and_tuned_and_gives_the_same_bytes_again(adapter,
         for m in ("baseline", "tuned")
     )
     assert base["rows"] == tuned["rows"] == 8
-    assert set(base["trivial"]) == {"rouge1", "rougeL"}
+    names = {"rouge1", "rougeL", "chrf", "token_f1", "exact_match"}
+    assert set(base["trivial"]) == names
+    assert set(tuned["over_trivial"]) > names and "forgotten" not in base
+    assert tuned["forgotten"]["low"] < tuned["forgotten"]["loss"] < tuned["forgotten"]["high"]
     assert tuned["diff"]["loss"] == pytest.approx(tuned["loss"] - base["loss"], abs=2e-4)
     assert tuned["diff"]["loss_low"] < tuned["diff"]["loss"] < tuned["diff"]["loss_high"]
     written = {path: path.read_bytes() for path in Path("reports").rglob("*.*")}
     written |= {path: path.read_bytes() for path in Path("metrics").iterdir()}
-    assert len(written) == 5
+    assert len(written) == 7
     _evaluate(monkeypatch, *BASELINE)
     _evaluate(monkeypatch, *TUNED)
     assert {path: path.read_bytes() for path in written} == written
@@ -329,9 +449,9 @@ def test_an_untrained_checkpoint_scores_exactly_as_the_base(adapter, monkeypatch
     assert Path("data/baseline.jsonl").read_text(encoding="utf-8") == Path(
         "data/tuned.jsonl"
     ).read_text(encoding="utf-8")
-    assert set(
-        json.loads(Path("metrics/tuned.json").read_text(encoding="utf-8"))["diff"].values()
-    ) == {0.0}
+    metrics = json.loads(Path("metrics/tuned.json").read_text(encoding="utf-8"))
+    assert set(metrics["diff"].values()) == {0.0}
+    assert metrics["forgotten"]["loss"] == metrics["forgotten"]["high"] == 0.0
 
 
 def test_the_baseline_of_other_rows_fails_before_the_model_is_loaded(

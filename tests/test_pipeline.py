@@ -46,6 +46,9 @@ READERS = {
     "lora": {"train"},
     "train": {"train"},
     "evaluate": SCORED,
+    "evaluate.checkpoint": {"evaluate"},
+    "evaluate.general_text": {"evaluate"},
+    "evaluate.gate": {"gate"},
 }
 
 

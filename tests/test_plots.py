@@ -35,7 +35,7 @@ BARS = [
     {"metric": "loss", "model": "tuned", "value": 2.7},
     {"metric": "ROUGE-L", "model": "base", "value": 0.11},
     {"metric": "ROUGE-L", "model": "tuned", "value": 0.42},
-    {"metric": "ROUGE-L", "model": "first words", "value": 0.1},
+    {"metric": "ROUGE-L", "model": "trivial answer", "value": 0.1},
 ]
 LENGTHS = [
     {"tokens": str(15 * (n + 1)), "rows": str(n), "split": split}
@@ -48,13 +48,26 @@ SHARES = [
     for kind in ("target", "achieved")
 ]
 SAMPLES = [{"question": "q?", "reference": "r", "base": "answer one", "tuned": "answer two"}]
+PARTS = [
+    {"by": "source", "part": part, "rows": 40, "metric": metric, "difference": change, "low": low,
+     "high": None if low is None else 2 * change - low}
+    for metric in ("loss", "ROUGE-L")
+    for part, change, low in (("law", -0.5, -0.7), ("food", 0.1, None))
+]  # fmt: skip
+CONFUSION = [
+    {"reference": "spam", "answer": "spam", "rows": 31},
+    {"reference": "spam", "answer": "other", "rows": 4},
+    {"reference": "ham", "answer": "ham", "rows": 27},
+]
 # Template -> its rows, x, y, and texts that the drawing must hold.
 DRAWN = {
     "loss": (CURVES, "step", "loss", ["evaluation", "training", "3.250"]),
     "curve": (CURVES, "step", "loss", ["the step", "the loss"]),
-    "compare": (BARS, "value", "metric", ["base", "tuned", "first words", "4.400", "0.420"]),
+    "compare": (BARS, "value", "metric", ["base", "tuned", "trivial answer", "4.400", "0.420"]),
     "lengths": (LENGTHS, "tokens", "rows", ["train", "validation", "test", "the tokens"]),
     "shares": (SHARES, "share", "source", ["recipes", "43.0%", "target", "achieved"]),
+    "parts": (PARTS, "difference", "part", ["law (40)", "food (40)", "loss (left is better)"]),
+    "confusion": (CONFUSION, "answer", "reference", ["spam", "ham", "other", "31", "27"]),
     "samples": (SAMPLES, "question", "tuned", ["answer one", "answer two"]),
 }
 

@@ -5,11 +5,9 @@ Out: metrics, a prediction per row, and with `--report` samples and charts.
 """
 
 import argparse
+import logging
 from dataclasses import replace
 from pathlib import Path
-
-from peft import PeftModel
-from transformers import PreTrainedModel
 
 from finetune.errors import run
 from finetune.model.load import load_adapter, load_base, load_tokenizer
@@ -17,8 +15,12 @@ from finetune.model.memory import fit_evaluation
 from finetune.params import Params, load
 from finetune.records import write_json
 from stages.evaluate.checkpoint import choose
-from stages.evaluate.metrics import compare, summarize
-from stages.evaluate.predictions import predict, read_predictions, write_predictions
+from stages.evaluate.forgotten import forgotten, read_passages
+from stages.evaluate.intervals import ENOUGH_GROUPS
+from stages.evaluate.losses import row_losses
+from stages.evaluate.metrics import compare, merge, summarize
+from stages.evaluate.predict import predict
+from stages.evaluate.predictions import read_predictions, write_predictions
 from stages.evaluate.questions import read_questions
 from stages.evaluate.report import write_report
 
@@ -28,16 +30,25 @@ def main() -> None:
     params = _fit(load(), paths.base)
     questions = read_questions(paths.test, params.evaluate.max_rows)
     baseline = read_predictions(paths.baseline, questions) if paths.baseline else None
-    model = _load(paths, params)
-    predictions = predict(model, load_tokenizer(paths.base), questions, params.evaluate)
+    tokenizer = load_tokenizer(paths.base)
+    passages = read_passages(Path(params.evaluate.general_text), tokenizer) if baseline else []
+    folder = _adapter(paths, params)
+    model = load_base(paths.base, params.quantization, params.compute)
+    before = row_losses(model, passages, params.evaluate.micro_batch_tokens)
+    model = load_adapter(model, folder) if folder else model
+    predictions = predict(model, tokenizer, questions, params.evaluate)
     write_predictions(paths.predictions, predictions)
-    metrics = summarize(predictions)
+    draws = {"samples": params.evaluate.bootstrap_samples, "seed": params.seed}
+    metrics = summarize(predictions, **draws)
     if baseline:
-        samples, seed = params.evaluate.bootstrap_samples, params.seed
-        metrics["diff"] = compare(baseline, predictions, samples=samples, seed=seed)
+        after = row_losses(model, passages, params.evaluate.micro_batch_tokens)
+        metrics["forgotten"] = forgotten(passages, before, after, **draws)
+        metrics = merge(metrics, compare(baseline, predictions, **draws))
     if paths.report:
-        write_report(paths.report, baseline, predictions)
+        scores = {"base": summarize(baseline, **draws), "tuned": metrics}
+        write_report(paths.report, baseline, predictions, scores, **draws)
     write_json(paths.metrics, metrics)
+    _say(metrics)
 
 
 def _fit(params: Params, base: Path) -> Params:
@@ -65,13 +76,24 @@ def _parse() -> argparse.Namespace:
     return paths
 
 
-def _load(paths: argparse.Namespace, params: Params) -> PreTrainedModel | PeftModel:
-    """The base model, with the chosen adapter if there is one."""
-    folder = None
-    if paths.adapter:
-        folder = choose(params.evaluate.checkpoint, paths.adapter, paths.checkpoints)
-    model = load_base(paths.base, params.quantization, params.compute)
-    return load_adapter(model, folder) if folder else model
+def _adapter(paths: argparse.Namespace, params: Params) -> Path | None:
+    """The folder of the chosen adapter, if one is evaluated."""
+    if not paths.adapter:
+        return None
+    return choose(params.evaluate.checkpoint, paths.adapter, paths.checkpoints)
+
+
+def _say(metrics: dict) -> None:
+    """What a reader of the numbers must know."""
+    if metrics["groups"] < ENOUGH_GROUPS:
+        logging.warning(
+            "%d rows in %d independent groups: below %d there is no interval (null); raise "
+            "evaluate.max_rows or preprocess.test_share",
+            *(metrics["rows"], metrics["groups"], ENOUGH_GROUPS),
+        )
+    for name, least in metrics.get("detectable", {}).items():
+        if least is not None:
+            logging.info("%s: a true difference of %.4f would be seen 4 times in 5", name, least)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ class Question:
     row: Example
     question: str
     reference: str
+    document: str = ""
+    group: str = ""
+    label: str = ""
 
     def prompt(self) -> list[int]:
         """The tokens before the last supervised span: what the model answers."""
@@ -29,10 +32,8 @@ def read_questions(folder: Path, max_rows: int | None) -> list[Question]:
     Raises ValueError for an empty split, or where texts.jsonl does not belong to the tokens.
     """
     rows = TokenRows(folder)
-    texts = [
-        json.loads(line)
-        for line in (folder / "texts.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    lines = (folder / "texts.jsonl").read_text(encoding="utf-8").split("\n")
+    texts = [json.loads(line) for line in lines if line]
     if not len(rows):
         raise ValueError(f"{folder} has no row; raise preprocess.test_share or add data")
     if len(texts) != len(rows):
@@ -49,7 +50,7 @@ def _draw(id: str) -> str:
     return hashlib.sha256(id.encode()).hexdigest()
 
 
-def _question(folder: Path, row: Example, text: dict[str, str]) -> Question:
+def _question(folder: Path, row: Example, text: dict) -> Question:
     if row.id != text["id"]:
         raise ValueError(
             f"{folder}/texts.jsonl has {text['id']} where the tokens have {row.id}: "
@@ -57,4 +58,11 @@ def _question(folder: Path, row: Example, text: dict[str, str]) -> Question:
         )
     if not len(row.supervised()):
         raise ValueError(f"{folder}: row {row.id} has no supervised token, so nothing to score")
-    return Question(row, text["question"], text["reference"])
+    document = _text(text.get("document")) or text["id"]
+    group, label = _text(text.get("group")) or document, _text(text.get("label"))
+    return Question(row, text["question"], text["reference"], document, group, label)
+
+
+def _text(value: object) -> str:
+    """A column's value as text: a label may be the number 0."""
+    return "" if value is None else str(value)

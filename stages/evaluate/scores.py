@@ -1,97 +1,151 @@
-"""How answers are scored: ROUGE, the trivial answer, and bootstrap intervals. Nothing heavy."""
+"""How one answer is scored against its reference, and what a trivial answer is. Nothing heavy.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Words everywhere are those of finetune.text.words with signs: `>50K` is not `<=50K`, nor A+ A-.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from statistics import median_low
-
-import numpy as np
-from rouge_score import rouge_scorer, tokenizers
 
 from finetune.text.words import words
 
+Score = Callable[[str, str, str], float]  # of question, reference and answer
+# Of labels: each is the answer of two rows in the mean, and short.
+_ROWS_PER_LABEL, _WORDS_OF_LABEL = 2, 12
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_QUOTED = re.compile(r"[\"'“„‘`](.+)[\"'”“’`]")
+_THOUGHT_BEFORE = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 
-class _Words(tokenizers.Tokenizer):
-    """Words in any script, and the signs that change what is meant.
 
-    On ASCII text without such signs these are rouge-score's own tokens; its default drops every
-    other letter, so that an answer in Greek would score 0, and takes C++ for C#. No stemmer:
-    Porter's is for English, and a title is short enough for its exact words to matter.
+def without_thinking(text: str) -> str:
+    """The answer without what the model thought aloud: neither scored nor compared.
+
+    Thinking that was cut off leaves no answer. A template may open it in the prompt: then all
+    before its end is thinking.
     """
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text, signs=True)
+    return _THOUGHT_BEFORE.sub("", _THINKING.sub("", text)).strip()
 
 
-_ROUGE = rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=_Words())
+def exact_match(question: str, reference: str, answer: str) -> float:
+    """1 where the two are the same but for case and blanks, else 0."""
+    return float(_plain(reference) == _plain(answer))
 
 
-@dataclass(frozen=True)
-class Rouge:
-    """F1 of the common words (`one`) and of the longest common subsequence (`longest`), 0 to 1."""
+def token_f1(question: str, reference: str, answer: str) -> float:
+    """F1 of the words in common, each as often as both have it (Rajpurkar et al. 2016).
 
-    one: float
-    longest: float
-
-
-def rouge(reference: str, answer: str) -> Rouge:
-    """ROUGE-1 and ROUGE-L F1 of one answer (Lin 2004), by the package rouge-score.
-
-    Words are those of finetune.text.words with signs, not stemmed. Two texts without a word in
-    common, or an empty text, score 0.
+    Two texts without any word are equal.
     """
-    scores = _ROUGE.score(reference, answer)
-    return Rouge(scores["rouge1"].fmeasure, scores["rougeL"].fmeasure)
+    there, found = words(reference, signs=True), words(answer, signs=True)
+    if not there or not found:
+        return float(there == found)
+    common = (Counter(there) & Counter(found)).total()
+    return 2 * common / (len(there) + len(found))
+
+
+def chrf(question: str, reference: str, answer: str) -> float:
+    """chrF of character 1- to 6-grams (Popović 2015) by the package sacrebleu, 0 to 1."""
+    return _chrf_scorer().sentence_score(answer, [reference]).score / 100
+
+
+def rouge1(question: str, reference: str, answer: str) -> float:
+    """ROUGE-1 F1 (Lin 2004) by the package rouge-score; without a word in common 0."""
+    return _rouge(reference, answer)["rouge1"].fmeasure
+
+
+def rougeL(question: str, reference: str, answer: str) -> float:  # noqa: N802 (its name)
+    """ROUGE-L F1: the longest common subsequence of words."""
+    return _rouge(reference, answer)["rougeL"].fmeasure
+
+
+def accuracy(question: str, reference: str, answer: str) -> float:
+    """1 where the answer is the reference's label, else 0."""
+    return float(label(reference) == label(answer))
+
+
+def label(text: str) -> str:
+    """A label as it is compared: without case, quotes or blanks around, and a last full stop."""
+    plain = _plain(text)
+    if quoted := _QUOTED.fullmatch(plain):
+        plain = quoted[1].strip()
+    return plain[:-1] if len(plain) > 1 and plain.endswith(".") else plain
+
+
+SCORES: dict[str, dict[str, Score]] = {
+    "exact_match": {"exact_match": exact_match},
+    "token_f1": {"token_f1": token_f1},
+    "accuracy": {"accuracy": accuracy},
+    "chrf": {"chrf": chrf},
+    "rouge": {"rouge1": rouge1, "rougeL": rougeL},
+}
+
+
+def are_labels(references: Sequence[str]) -> bool:
+    """Whether answers repeat: short ones, each of two rows or more in the mean."""
+    distinct = {label(reference) for reference in references}
+    if not references or max(len(words(each, signs=True)) for each in distinct) > _WORDS_OF_LABEL:
+        return False
+    return 1 < len(distinct) <= len(references) / _ROWS_PER_LABEL
 
 
 def trivial_answers(questions: Sequence[str], references: Sequence[str]) -> list[str]:
-    """The first N words of each question, N being the references' (lower) median of words.
+    """What anybody could answer without reading.
 
-    A model that scores no better than this has not read the question. N is taken from the very
-    references that are scored, which flatters the trivial answer a little: the right direction.
+    Where answers are labels: the most frequent of them. Else the first N words of each question,
+    N being the references' (lower) median of words. Both are taken from the very references that
+    are scored, which flatters the trivial answer a little: the right direction. A model that
+    scores no better has not read the question.
     """
+    if are_labels(references):
+        counted = Counter(label(reference) for reference in references)
+        most = max(sorted(counted), key=counted.__getitem__)
+        return [next(r for r in references if label(r) == most)] * len(questions)
     count = median_low(len(reference.split()) for reference in references)
     return [" ".join(question.split()[:count]) for question in questions]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with the bounds of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def paired_difference(
-    base: Sequence[float],
-    tuned: Sequence[float],
-    weights: Sequence[float],
-    *,
-    samples: int,
-    seed: int,
-) -> Interval:
-    """The difference of two weighted means over the same rows, with its bootstrap interval.
-
-    `base` and `tuned` are sums within each row, so the difference is sum(tuned - base) over
-    sum(weights): with the loss summed over a row's tokens and the tokens as weights it is the
-    token-weighted loss; with weights of 1 it is a plain mean. Rows are drawn with replacement, both
-    models' values together (Efron and Tibshirani 1993, chapter 13). Raises ValueError unless there
-    are as many of each, at least one, and some weight.
-    """
-    if not len(base) == len(tuned) == len(weights) or not len(base):
-        raise ValueError(f"cannot pair {len(base)} base and {len(tuned)} tuned scores")
-    change = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    weight = np.asarray(weights, dtype=np.float64)
-    if weight.min() < 0 or weight.sum() == 0:
-        raise ValueError("the weights of paired rows must not be negative or all zero")
-    rng = np.random.default_rng(seed)
-    drawn = np.array([_ratio_of_draw(change, weight, rng) for _ in range(samples)])
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(float(change.sum() / weight.sum()), float(low), float(high))
+def score_all(
+    scores: Mapping[str, Score],
+    questions: Sequence[str],
+    references: Sequence[str],
+    answers: Sequence[str],
+) -> list[dict[str, float]]:
+    """The scores of each answer by name, rounded so that files stay small."""
+    triples = zip(questions, references, answers, strict=True)
+    return [{name: round(score(*each), 4) for name, score in scores.items()} for each in triples]
 
 
-def _ratio_of_draw(change: np.ndarray, weight: np.ndarray, rng: np.random.Generator) -> float:
-    """The weighted mean of one bootstrap draw; nan for a draw without weight."""
-    rows = rng.integers(len(change), size=len(change))
-    total = weight[rows].sum()
-    return change[rows].sum() / total if total else float("nan")
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+@cache
+def _chrf_scorer():  # noqa: ANN202 (the package is imported where it is used)
+    from sacrebleu.metrics import CHRF
+
+    return CHRF()
+
+
+def _rouge(reference: str, answer: str) -> dict:
+    return _rouge_scorer().score(reference, answer)
+
+
+@cache
+def _rouge_scorer():  # noqa: ANN202
+    from rouge_score import rouge_scorer, tokenizers
+
+    class Words(tokenizers.Tokenizer):
+        """Words in any script, and the signs that change what is meant.
+
+        On ASCII text without such signs these are rouge-score's own tokens; its default drops
+        every other letter, so that an answer in Greek would score 0, and takes C++ for C#. No
+        stemmer: Porter's is for English, and a title is short enough for its exact words to matter.
+        """
+
+        def tokenize(self, text: str) -> list[str]:
+            return words(text, signs=True)
+
+    return rouge_scorer.RougeScorer(["rouge1", "rougeL"], tokenizer=Words())

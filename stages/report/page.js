@@ -1,0 +1,30 @@
+// Filters the samples, opens a question at a click, and unfolds everything for print.
+const samples = [...document.querySelectorAll("article")];
+const words = document.querySelector("#words");
+const outcome = document.querySelector("#outcome");
+
+function filter() {
+  const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const sample of samples) {
+    const text = sample.textContent.toLowerCase();
+    const fits = outcome.value === "all" || sample.dataset.outcome === outcome.value;
+    sample.hidden = !(fits && wanted.every((word) => text.includes(word)));
+    shown += !sample.hidden;
+  }
+  document.querySelector("#shown").textContent = `${shown} shown`;
+}
+
+if (words) {
+  words.oninput = outcome.onchange = filter;
+  filter();
+}
+for (const question of document.querySelectorAll(".question")) {
+  question.onclick = () => question.classList.toggle("whole");
+}
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const each of folded) each.open = true;
+});
+addEventListener("afterprint", () => { for (const each of folded) each.open = false; });
