@@ -176,8 +176,8 @@ def _losses(
     arguments: argparse.Namespace, params: Params, folder: Path, questions: Sequence[Any]
 ) -> dict[str, Any]:
     """Losses in nats per token of the export and of the adapter, and their paired difference."""
+    from stages.evaluate.intervals import Bootstrap
     from stages.evaluate.losses import row_losses
-    from stages.evaluate.scores import paired_difference
 
     rows = [question.row for question in questions]
     tokens = [len(row.supervised()) for row in rows]
@@ -186,17 +186,17 @@ def _losses(
         model = make(arguments, folder)
         found[name] = row_losses(model, rows, params.evaluate.micro_batch_tokens)
         del model
-    gap = paired_difference(
-        found["adapter"],
-        found["export"],
-        tokens,
-        samples=params.evaluate.bootstrap_samples,
-        seed=params.seed,
-    )
+    draws = {"samples": params.evaluate.bootstrap_samples, "seed": params.seed}
+    groups = [each.group or each.document or each.row.id for each in questions]
+    change = [b - a for a, b in zip(found["adapter"], found["export"], strict=True)]
+    gap = Bootstrap(groups, **draws).mean(change, tokens)
     return {
         "adapter_loss": round(sum(found["adapter"]) / sum(tokens), 4),
         "loss": round(sum(found["export"]) / sum(tokens), 4),
-        "gap": {key: round(value, 5) for key, value in vars(gap).items()},
+        "gap": {
+            key: None if (value := getattr(gap, key)) is None else round(value, 5)
+            for key in ("value", "low", "high")
+        },
     }
 
 
@@ -213,8 +213,12 @@ def _agreement(
 
     tokenizer = load_tokenizer(arguments.adapter)
     prompts = [question.prompt() for question in questions]
+    # An adapter alone is tried on the base in 16 bits, which is what GGUF has of it.
+    own = _load_trained(arguments, folder)
+    if arguments.kind == "gguf-adapter":
+        own = _load_for_merging(arguments, "original")
     answers = answer_prompts(
-        _load_trained(arguments, folder),
+        own,
         tokenizer,
         prompts,
         max_new_tokens=FEW_TOKENS,
@@ -269,7 +273,7 @@ def _load_exported(arguments: argparse.Namespace, folder: Path) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _load_for_merging(arguments: argparse.Namespace) -> Any:
+def _load_for_merging(arguments: argparse.Namespace, base_weights: str | None = None) -> Any:
     """The adapter on a base without 4-bit layers, in float32 so that the sum is rounded once."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -280,7 +284,7 @@ def _load_for_merging(arguments: argparse.Namespace) -> Any:
 
     settings = read_settings(arguments.adapter)
     weights = obtain_exactly(settings["base"])
-    if arguments.base == "quantised":
+    if (base_weights or arguments.base) == "quantised":
         quantization = Quantization(**settings["quantization"] | {"dequantize": True})
         compute = Compute(device="cpu", dtype="float32", num_threads=None, matmul="bfloat16")
         base = load_base(arguments.adapter, quantization, compute, weights)

@@ -1,0 +1,106 @@
+"""Every exported form answers as the adapter does, and is scored; one that does not is refused."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from finetune.checkpoints import seal
+from finetune.model.load import add_lora, load_base, load_tokenizer
+from finetune.params import load
+from finetune.text.prompts import make_words
+from tools.export import main
+from tools.gguf_file import check_architecture
+
+
+@pytest.fixture
+def adapter(workspace) -> Path:
+    """models/adapter, trained by chance."""
+    params, base = load(), Path("models/base")
+    model = add_lora(load_base(base, params.quantization, params.compute), params.lora, 0)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    partial, folder = Path("models/.adapter"), Path("models/adapter")
+    model.save_pretrained(partial)
+    load_tokenizer(base).save_pretrained(partial)
+    settings = {
+        "base": json.loads((base / "manifest.json").read_text(encoding="utf-8")),
+        "quantization": asdict(params.quantization),
+        "compute_dtype": "float32",
+        "mode": "completion",
+        "words": {"law": asdict(make_words(params.prompt, params.documents["law"]))},
+        "max_length": 200,
+    }
+    (partial / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    seal(partial, folder)
+    return folder
+
+
+def export(monkeypatch, kind: str, *options: str) -> dict:
+    """What metrics/export-KIND.json says; {} where nothing is scored."""
+    monkeypatch.setattr(sys, "argv", ["export", kind, *options])
+    main()
+    path = Path(f"metrics/export-{kind}.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def test_the_merged_model_is_plain_and_has_the_losses_of_the_adapter(adapter, monkeypatch):
+    metrics = export(monkeypatch, "merged")
+    assert metrics["rows"] == 8 and abs(metrics["gap"]["value"]) < 0.02
+    model = AutoModelForCausalLM.from_pretrained("models/export/merged")
+    assert not getattr(model.config, "quantization_config", None)
+    assert model.dtype == torch.bfloat16
+
+
+def test_merging_into_the_original_weights_is_scored_too(adapter, monkeypatch):
+    metrics = export(monkeypatch, "merged", "--base", "original")
+    assert metrics["merged_into"] == "original" and metrics["loss"] != metrics["adapter_loss"]
+
+
+def test_the_adapter_loads_by_peft_alone_with_a_base_that_it_names(adapter, monkeypatch):
+    export(monkeypatch, "adapter", "--rows", "0")
+    config = json.loads(Path("models/export/adapter/adapter_config.json").read_text("utf-8"))
+    assert Path(config["base_model_name_or_path"], "config.json").exists()
+    model = AutoPeftModelForCausalLM.from_pretrained("models/export/adapter")
+    assert any("lora" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["gguf", "gguf-adapter"])
+def test_llama_cpp_answers_as_the_adapter_does(adapter, monkeypatch, kind):
+    pytest.importorskip("xllamacpp", reason="runs llama.cpp where its package is installed")
+    metrics = export(monkeypatch, kind)
+    assert (
+        metrics["same_beginnings"] >= 0.7
+    )  # float16 and bfloat16 turn a near tie of random weights
+    assert Path(f"models/export/{kind}/Modelfile").exists()
+
+
+def test_an_export_that_lost_the_tuning_fails(adapter, monkeypatch):
+    def spoil(model):
+        state = load_file(model / "model.safetensors")
+        state["model.layers.0.mlp.down_proj.weight"].zero_()
+        save_file(state, model / "model.safetensors", metadata={"format": "pt"})
+
+    original = AutoModelForCausalLM.from_pretrained
+
+    def spoilt(folder, **options):
+        if Path(folder).name == "merged":
+            spoil(Path(folder))
+        return original(folder, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spoilt)
+    with pytest.raises(ValueError, match="more than export.max_loss_gap"):
+        export(monkeypatch, "merged")
+
+
+def test_gguf_of_another_architecture_is_refused_before_anything_is_merged():
+    with pytest.raises(ValueError, match="GGUF is written for llama, mistral only, not for qwen3"):
+        check_architecture({"model_type": "qwen3"})
