@@ -3,11 +3,16 @@
 import importlib.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.conftest import question
+from tests.preparing import run_stage
+
+TEAMS = ("billing", "support", "sales")
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,7 +44,15 @@ def test_the_layout_lists_every_folder_of_the_tree():
 
 def test_the_stages_are_described_as_dvc_describes_them():
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    for name in ("fetch_model", "preprocess", "baseline", "train", "evaluate"):
+    for name in set(stages) - {
+        "fetch",
+        "fetch_url",
+        "fetch_hub",
+        "fetch_web",
+        "report",
+        "gate",
+        "cost",
+    }:
         assert f"| `{name}` | {stages[name]['desc']} |" in README
 
 
@@ -55,3 +68,27 @@ def test_every_dvc_command_is_run_by_a_test():
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
     missing = {c for c in commands if ", ".join(f'"{w}"' for w in c.split()) not in tests}
     assert not missing
+
+
+def test_the_snippet_for_data_of_ones_own_works_as_it_is_written(
+    tmp_path, monkeypatch, tiny_base, write_params
+):
+    """Rendered prompts hold the words of the tickets, and nothing of the legal questions."""
+    from stages.fetch.files import main as fetch
+
+    own = README[README.index("## Your own data") :]
+    sections = YAML(typ="safe").load(re.search(r"```yaml\n(.*?)```", own, re.DOTALL)[1])
+    write_params(tmp_path, **sections)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    lines = ["subject,body,team"]
+    lines += [f"no {n},my {question(n)['body']},{TEAMS[n % 3]}" for n in range(80)]
+    source = sections["data"]["files"]["tickets"]["path"]
+    Path(source).parent.mkdir()
+    Path(source).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["fetch", "tickets", "data/raw/tickets"])
+    fetch()
+    prepared = run_stage(tiny_base)
+    for text in prepared.texts("train"):
+        assert "Which team is this ticket for?" in text and "title" not in text
+        assert text.endswith(tuple(f"{team}</s>" for team in TEAMS))
