@@ -365,6 +365,7 @@ SHAPES_NOTHING = {
     "finetune/hub_client.py",
     "finetune/model/weights.py",
     "finetune/params.py",
+    "finetune/patience.py",
     "finetune/records.py",
     "stages/cost.py",
     "stages/train/__main__.py",

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_a_variant_trains_anew_and_is_compared(clean):
     output = clean.run("dvc", "exp", "run", "-n", "r16", "-S", "lora.r=16")
-    assert stages(output) == {"train", "cost", "evaluate"}
+    assert stages(output) == {"train", "cost", "evaluate", "report", "gate"}
     changed = read_json(clean.run("dvc", "metrics", "diff", "--json"))
     trainable = changed["metrics/train.json"]["trainable"]
     assert trainable["new"] == 2 * trainable["old"]
@@ -65,7 +65,7 @@ def test_costs_are_those_of_the_run_whose_metrics_they_stand_beside(clean):
     restore(clean)
     assert read_costs(clean) == before
     again = clean.run("dvc", "exp", "run", "-n", "again", "-S", "lora.r=3")
-    assert "Stage 'train' is cached" in again and stages(again) == {"cost"}
+    assert "Stage 'train' is cached" in again and stages(again) == {"cost", "gate"}
     assert read_costs(clean) == costs
     rows = list(csv.DictReader(clean.run("dvc", "exp", "show", "--csv").splitlines()))
     shown = {row["Experiment"]: row["duration_s"] for row in rows}

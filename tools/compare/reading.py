@@ -41,8 +41,8 @@ def _resolve(name: str) -> str | None:
             return resolve_rev(repo.scm, name)
         except RevError:
             known = sorted(
-                each.name for found in repo.experiments.ls(all_commits=True).values()
-                for each in found if each.name
+                each[0] for found in repo.experiments.ls(all_commits=True).values()
+                for each in found if each[0]
             )  # fmt: skip
             raise ValueError(
                 f"{name} is no commit, branch, tag or experiment; experiments: "
