@@ -32,8 +32,11 @@ class Interval:
 
     @property
     def detectable(self) -> float | None:
-        """The smallest true difference that so many groups show four times in five."""
-        return None if self.error is None else POWER * self.error
+        """The smallest true difference that so many groups show four times in five.
+
+        None too where no draw differs from another: rows that never differ say nothing of noise.
+        """
+        return POWER * self.error if self.error else None
 
     def verdict(self, higher_is_better: bool) -> str:
         """`better`, `worse`, or `not enough evidence` where the interval holds 0 or there is none.
@@ -46,7 +49,7 @@ class Interval:
 
     def groups_needed(self, groups: int) -> int | None:
         """Groups that would show a true difference of this size four times in five."""
-        if self.error is None or not self.value:
+        if self.detectable is None or not self.value:
             return None
         return max(groups, int(np.ceil(groups * (self.detectable / self.value) ** 2)))
 

@@ -2,7 +2,7 @@
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune.records import write_json
@@ -50,16 +50,21 @@ def write_report(
 def comparison(scores: dict[str, dict]) -> list[dict]:
     """One entry a metric and model, in the order in which they are charted."""
     models = {**scores, "trivial answer": scores["tuned"].get("trivial", {})}
-    measured = list(scores["tuned"]["interval"])
-    charted = [name for name in CHARTED if name in measured]
-    charted += [name for name in measured if name not in CHARTED]
-    charted += ["stop_rate"] if "stop_rate" in scores["tuned"] else []
+    shown = charted(scores["tuned"]["interval"])
+    shown += ["stop_rate"] if "stop_rate" in scores["tuned"] else []
     return [
         {"metric": CHARTED.get(name, name.replace("_", " ")), "model": model, "value": found[name]}
-        for name in charted
+        for name in shown
         for model, found in models.items()
         if name in found
     ]
+
+
+def charted(measured: Iterable[str]) -> list[str]:
+    """The metrics that were measured in the order of charts and tables; the user's own last."""
+    measured = list(measured)
+    own = [name for name in measured if name not in CHARTED]
+    return [name for name in CHARTED if name in measured] + own
 
 
 def by_part(

@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 # As .dvc/plots/page.html draws them; colours that must turn with the page's scheme are in page.css.
 STYLE = {
     "background": None,
-    "font": "system-ui, sans-serif",
-    "padding": 2,
+    # Measured here, drawn by the reader's browser: room for letters that are wider there.
+    "font": "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif",
+    "padding": {"left": 24, "top": 2, "right": 16, "bottom": 2},
     "view": {"stroke": None},
     "axis": {
         "domainColor": "#94a3b8",
@@ -32,6 +33,7 @@ STYLE = {
     "text": {"fontSize": 11},
     "range": {"category": ["#1d4ed8", "#c2410c", "#047857", "#7e22ce", "#be123c", "#a16207"]},
 }
+LEGIBLE = 560  # pixels; on a narrower screen a wide chart scrolls
 WIDTH = 520  # of a chart that takes its container's
 
 
@@ -51,7 +53,8 @@ def draw(spec: dict[str, Any]) -> str:
         spec["width"] = WIDTH
     svg = vl_convert.vegalite_to_svg(spec, vl_version="5.20", config=STYLE)
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()
-    head = f'<svg viewBox="0 0 {width} {height}" style="max-width:{float(width):.0f}px" role="img"'
+    size = f"max-width:{float(width):.0f}px;min-width:{min(float(width), LEGIBLE):.0f}px"
+    head = f'<svg viewBox="0 0 {width} {height}" style="{size}" role="img"'
     return re.sub(r"<svg[^>]*", lambda _: head, svg, count=1)
 
 

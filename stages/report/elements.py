@@ -11,7 +11,10 @@ HERE = Path(__file__).parent
 
 
 class Html(str):
-    """Text that is HTML."""
+    """Text that is HTML; so is what it makes with another text."""
+
+    def __add__(self, other: object) -> "Html":
+        return Html(str.__add__(self, escape(other)))
 
 
 def escape(text: object) -> Html:

@@ -1,11 +1,11 @@
 """The verdict, the numbers it rests on, and their charts."""
 
 from stages.evaluate.intervals import Interval
-from stages.evaluate.report import CHARTED
+from stages.evaluate.report import CHARTED, charted
 from stages.gate.conditions import judge
 from stages.report.charts import draw, read_charts
 from stages.report.contents import Contents
-from stages.report.elements import Html, card, element, number, share, signed, table
+from stages.report.elements import Html, card, element, fold, number, share, signed, table
 
 LOWER_IS_BETTER = ("loss",)
 
@@ -59,7 +59,7 @@ def metrics(run: Contents) -> Html:
     """Each metric of base, tuned and the trivial answer, and what tuning changed."""
     trivial, least = run.tuned.get("trivial", {}), run.tuned.get("detectable", {})
     rows = []
-    for name in run.tuned["interval"]:
+    for name in charted(run.tuned["interval"]):
         change, low, high = _change(run, name)
         interval = f"{signed(low)} to {signed(high)}" if low is not None else "too few rows"
         word = Interval(change, low, high).verdict(name not in LOWER_IS_BETTER)
@@ -111,7 +111,10 @@ def parts(run: Contents) -> Html:
         for name, each in run.tuned.get(by, {}).items()
     ]
     head = ["", "part", "rows", "loss, base", "loss, tuned", "tuned − base", "95 % interval"]
-    return card("By source and label", table(head, rows, "ttnnnnn")) if rows else Html()
+    if not rows:
+        return Html()
+    listed = fold(f"{len(rows)} parts", table(head, rows, "ttnnnnn"))
+    return card("By source and label", listed)
 
 
 def behaviour(run: Contents) -> Html:
@@ -121,7 +124,7 @@ def behaviour(run: Contents) -> Html:
         "empty": ("are empty", share),
         "repeated": ("repeated 4-grams", share),
         "copied": ("words copied from the question in runs of three", share),
-        "length": ("tokens, mean", number),
+        "length": ("tokens, mean", lambda value: number(value, 1)),
         "length_ratio": ("words for each word of the references", number),
     }
     rows = [

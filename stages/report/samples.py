@@ -8,6 +8,7 @@ from stages.evaluate.report import said
 from stages.report.contents import Contents
 from stages.report.elements import Html, card, element, escape
 
+_WORDS = re.compile(r"[^\W_]+")
 MOST = 200  # questions on the page; data/predictions has all
 _PIECE = re.compile(r"\s+|[^\W_]+|.", re.DOTALL)
 OUTCOMES = ("better", "worse", "same")
@@ -31,7 +32,8 @@ def samples(run: Contents) -> Html:
         element("span", id="shown", class_="note"),
         class_="controls",
     )
-    return card("Questions and answers", controls, element("div", *shown, id="samples"), note=note)
+    more = element("button", f"Show all {len(shown)}", id="more", type="button")
+    return card("Questions and answers", controls, element("div", *shown), more, note=note)
 
 
 def _sample(base: Prediction, tuned: Prediction) -> Html:
@@ -64,13 +66,14 @@ def _outcome(base: Prediction, tuned: Prediction) -> tuple[str, str]:
 
 
 def mark(answer: str, reference: str) -> Html:
-    """The answer with the runs of words that the reference has in the same order marked."""
+    """The answer; marked what the reference has in the same order, but for small words alone."""
     pieces, due = _PIECE.findall(answer), _PIECE.findall(reference)
     folded = [[piece.casefold() for piece in each] for each in (pieces, due)]
     written, at = [], 0
     for block in SequenceMatcher(None, *folded, autojunk=False).get_matching_blocks():
         written += ["".join(pieces[at : block.a])]
         shared = "".join(pieces[block.a : block.a + block.size])
-        written += [element("mark", shared) if shared.strip() else shared]
+        telling = any(len(word) > 3 for word in _WORDS.findall(shared))
+        written += [element("mark", shared) if telling else shared]
         at = block.a + block.size
     return Html("".join(escape(each) for each in written))
