@@ -66,6 +66,12 @@ def test_below_a_handful_of_groups_there_is_no_interval():
     assert pieces.verdict(higher_is_better=True) == "not enough evidence"
 
 
+def test_rows_that_never_differ_say_nothing_of_what_could_be_seen():
+    same = _difference([0] * 20, [0] * 20, [1] * 20)
+    assert same.value == same.low == same.high == 0
+    assert same.detectable is None and same.groups_needed(20) is None
+
+
 def test_the_same_seed_gives_the_same_interval():
     first, second = (_difference(range(9), range(3, 12), [1] * 9, seed=7) for _ in range(2))
     assert first == second

@@ -51,13 +51,12 @@ def test_text_is_escaped_once_and_html_not_again():
 def test_a_question_cannot_write_into_the_page():
     shown = _sample(ROW, ROW)
     assert "<script>" not in shown and "<b>" not in shown and "&amp;lt;" not in shown
-    assert '<dd class="tuned">Can &lt;b&gt;a <mark>tenant</mark>&lt;/b&gt; stay</dd>' in shown
+    assert '<dd class="tuned">Can &lt;b&gt;<mark>a tenant</mark>&lt;/b&gt; stay</dd>' in shown
 
 
 def test_marked_is_what_the_reference_has_in_order_but_not_a_small_word_alone():
-    assert mark("Is a tenant bound to pay", "A tenant is bound") == (
-        "Is<mark> a tenant </mark>bound to pay"
-    ) or "<mark>" in mark("Is a tenant bound to pay", "A tenant is bound")
+    marked = mark("Is a tenant bound to pay", "Why a tenant must pay")
+    assert marked == "Is <mark>a tenant</mark> bound to pay"
     assert "<mark>" not in mark("it is a so", "a is")
 
 

@@ -74,6 +74,8 @@ def mark(answer: str, reference: str) -> Html:
         written += ["".join(pieces[at : block.a])]
         shared = "".join(pieces[block.a : block.a + block.size])
         telling = any(len(word) > 3 for word in _WORDS.findall(shared))
-        written += [element("mark", shared) if telling else shared]
+        core = shared.strip()
+        before, after = shared.split(core) if core and telling else (shared, "")
+        written += [before, element("mark", core) if telling else "", after]
         at = block.a + block.size
     return Html("".join(escape(each) for each in written))
