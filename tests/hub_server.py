@@ -148,7 +148,8 @@ class Handler(Uploads, BaseHTTPRequestHandler):
             )
         if repository is None or (repository.private and not allowed):
             return self.error(401, "RepoNotFound")
-        if repository.gated and not allowed and "/resolve/" in self.path:
+        guarded = "/resolve/" in self.path or self.path.endswith("/auth-check")
+        if repository.gated and not allowed and guarded:
             return self.error(403, "GatedRepo")
         sha = repository.branches.get(revision, revision)
         if sha not in repository.commits:
@@ -165,7 +166,10 @@ class Handler(Uploads, BaseHTTPRequestHandler):
         if verb in ("", "revision"):
             siblings = [sibling(path, data, "blobs" in query) for path, data in files.items()]
             info = {"id": name, "sha": sha, "siblings": siblings, "private": False, "tags": []}
-            return self.send_json({**info, "downloads": 0, "likes": 0})
+            gated = "auto" if self.server.repositories[kind, name].gated else False
+            return self.send_json({**info, "gated": gated, "downloads": 0, "likes": 0})
+        if verb == "auth-check":
+            return self.send_json({})
         entries = tree(files)
         if verb == "paths-info":
             asked = parse_qs(body.decode()).get("paths") or json.loads(body or b"{}").get(

@@ -24,18 +24,23 @@ def main() -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Make the plan and print it."""
-    from tools.plan.plan import Asked, find_params, make_plan
-    from tools.plan.text import as_text
+    from finetune.params import load
+    from tools.plan.asked import Asked, find_params
+    from tools.plan.devices import find_device
 
-    root = Path()
+    root, path = Path(), find_params(options.params, Path())
+    load(path)  # before torch is imported: what is wrong with it is said in a second
     asked = Asked(
-        device=options.device,
+        device=find_device(options.device) if options.device else None,
         price=options.price,
         rows=options.rows,
         row_tokens=options.row_tokens,
         offline=options.offline,
     )
-    plan = make_plan(find_params(options.params, root), asked, root)
+    from tools.plan.plan import make_plan
+    from tools.plan.text import as_text
+
+    plan = make_plan(path, asked, root)
     print(json.dumps(plan.as_dict(), indent=2) if options.json else as_text(plan))
 
 

@@ -13,6 +13,8 @@ from finetune.hub_client import clear_errors
 from finetune.params import Params
 
 SECONDS = 5.0
+# How finetune.hub_client says that there was no answer.
+NO_ANSWER = ("cannot be reached", "HF_HUB_OFFLINE is set", "try again later")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def _check(name: str, kind: str, revision: str, here: bool, token: bool, offline
             gated = _ask(name, kind, revision)
     except ValueError as error:
         text = str(error)
-        if "cannot be reached" in text or "HF_HUB_OFFLINE" in text:
-            message = f"the hub cannot be reached; {words}; terms, if any: {page}"
+        if any(reason in text for reason in NO_ANSWER):
+            message = f"the hub does not answer; {words}; terms, if any: {page}"
             return Access(name, kind, "unknown", message)
         return Access(name, kind, "refused", f"{text} ({words})")
     if gated:

@@ -17,6 +17,7 @@ from finetune.params import Model
 # Of the models that params.yaml and the presets name, by name and revision: what their config.json
 # says about sizes. No other revision is taken for them.
 SHAPES = Path(__file__).with_name("shapes.json")
+SECONDS = 5.0  # for the hub's answer
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,15 @@ def _folders(model: Model, root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _from_hub(model: Model) -> Base:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     from finetune.hub_client import clear_errors
 
     try:
         with clear_errors(model.name, model.revision):
-            path = hf_hub_download(
-                model.name, "config.json", revision=model.revision, etag_timeout=5
-            )
+            # Asked once; the download would ask a hub that is not there for half a minute.
+            HfApi().model_info(model.name, revision=model.revision, timeout=SECONDS)
+            path = hf_hub_download(model.name, "config.json", revision=model.revision)
     except ValueError as error:
         return Base(None, f"unknown: {error}")
     folder = Path(path).parent

@@ -75,7 +75,7 @@ def _why_other(lock: Lock, values: dict[str, Any]) -> str | None:
         made += ["model"]
     if made:
         return f"data/prepared is of other params{_named(made)}"
-    if changed := lock.changed_data():
+    if changed := lock.changed_data(values["data"]["files"]):
         return f"{listed(changed)} changed since data/prepared was made"
     return None if lock.is_out("preprocess", METRICS) else f"{METRICS} is not of dvc.lock"
 

@@ -40,3 +40,11 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     found = list(names)
     rest = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(found[:most]) + rest
+
+
+def spell(seconds: float) -> str:
+    """A duration in a unit that fits it: 45 s, 4.0 min, 2.3 h, 12.5 days."""
+    for unit, size, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 2)):
+        if seconds >= least * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"

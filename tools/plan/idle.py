@@ -14,10 +14,8 @@ from finetune.model.targets import is_target, is_trained
 from finetune.params import Params
 from stages.train.fast.float8 import SMALLEST_HIDDEN
 from tools.plan.findings import Finding, listed
-from tools.plan.schedule import Schedule
+from tools.plan.schedule import NO_WARMUP, Schedule
 
-# transformers' get_scheduler gives these no warm-up.
-NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 # Optimizers that do not take transformers' adam_* values.
 NOT_ADAM = ("sgd", "adafactor", "adagrad", "rmsprop", "lomo")
 ADAM_DEFAULTS = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}

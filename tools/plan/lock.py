@@ -47,15 +47,15 @@ class Lock:
         file = self._root / path
         return bool(sums) and file.is_file() and sums[0] == _md5(file)
 
-    def changed_data(self) -> list[str]:
-        """The data files that are of another size than the fetch stages read."""
-        return [
-            dep["path"]
-            for name, stage in self._stages.items()
-            if name.startswith("fetch@")
-            for dep in stage.get("deps") or []
-            if not dep["path"].endswith(".py") and _size(self._root / dep["path"]) != dep["size"]
-        ]
+    def changed_data(self, files: dict[str, dict[str, Any]]) -> list[str]:
+        """Of `files`, the section data.files, the paths of another size than fetch has read."""
+        read = {
+            dep["path"]: dep.get("size")
+            for name in files
+            for dep in self._stages.get(f"fetch@{name}", {}).get("deps") or []
+        }
+        paths = [source["path"] for source in files.values()]
+        return [path for path in paths if _size(self._root / path) != read.get(path)]
 
 
 def _compare(name: str, before: Any, now: Any) -> list[str]:

@@ -32,6 +32,7 @@ class Held:
     fit: Fit | None = None
     parts: Estimate | None = None
     dequantized: bool = False
+    given_up: bool = False  # dequantised weights were asked for, and leave too little room
     float8: bool = False
     evaluation: str = ""
     problem: str | None = None
@@ -67,6 +68,7 @@ def hold(model: nn.Module, params: Params, data: Data, schedule: Schedule, devic
     shards = schedule.processes if schedule.sharded else 1
     wanted = params.quantization.dequantize
     params = _settle_matmul(on_gpu(params), model, device)
+    before = params
     fits = list_fits(params, longest, schedule.examples // schedule.processes)
     with _silent():
         try:
@@ -86,6 +88,7 @@ def hold(model: nn.Module, params: Params, data: Data, schedule: Schedule, devic
         fit=fits[0],
         parts=parts,
         dequantized=params.quantization.dequantize,
+        given_up=before.quantization.dequantize and not params.quantization.dequantize,
         float8=params.compute.matmul == "float8",
         evaluation=evaluation,
         problem=problem,

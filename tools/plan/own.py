@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from finetune.model.memory import skeleton
 from finetune.params import Model
 from tools.plan.base import find_base
 from tools.plan.lock import Lock
+from tools.plan.memory import size_of
 from tools.plan.speed import Measurement, Work
 
-COST, DATA, TRAIN = "metrics/cost.json", "metrics/data.json", "metrics/train.json"
+COST, TRAIN = "metrics/cost.json", "metrics/train.json"
 
 
 def read_own(root: Path) -> tuple[Measurement, dict[str, Any]] | None:
@@ -17,18 +19,15 @@ def read_own(root: Path) -> tuple[Measurement, dict[str, Any]] | None:
 
     dvc.lock has the run's model and how it was trained; its model's sizes come from config.json.
     """
-    lock, costs = Lock(root), _read(root / COST)
+    lock, costs, done = Lock(root), _read(root / COST), _read(root / TRAIN)
     trained, model = lock.params("train"), lock.params("fetch_model").get("model")
     if not (costs and costs.get("tokens_per_s") and trained and model):
         return None
-    if costs["fingerprint"] != _read(root / TRAIN).get("fingerprint"):
+    if costs["fingerprint"] != done.get("fingerprint"):
         return None
-    base, done = find_base(Model(**model), root, ask=False), _read(root / TRAIN)
+    base = find_base(Model(**model), root, ask=False)
     if base.config is None:
         return None
-    from finetune.model.memory import skeleton
-    from tools.plan.memory import size_of
-
     with base.config_folder() as folder:
         layers, head = size_of(skeleton(folder))
     train = trained["train"]

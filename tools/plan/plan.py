@@ -11,11 +11,12 @@ from finetune.model.targets import check_targets
 from finetune.params import Params, load
 from stages.train.fast.fitting import Fit, estimate
 from tools.plan.access import Access, check_access
+from tools.plan.asked import Asked
 from tools.plan.base import find_base, weights_of
 from tools.plan.data import Data, find_data
 from tools.plan.devices import SIZES, Device, find_device, this_device
 from tools.plan.disk import Disk, plan_disk
-from tools.plan.findings import Finding
+from tools.plan.findings import Finding, spell
 from tools.plan.idle import find_idle
 from tools.plan.memory import Held, hold, hold_on_cpu, on_gpu, size_of
 from tools.plan.own import is_same_run, read_own
@@ -28,17 +29,6 @@ from tools.plan.speed import (
     estimate_duration,
     read_measurements,
 )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line says."""
-
-    device: str | None = None
-    price: float | None = None
-    rows: int | None = None
-    row_tokens: int | None = None
-    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,23 +75,13 @@ class Plan:
         return found
 
 
-def find_params(name: str, root: Path) -> Path:
-    """The file that `name` means: a path, or a preset's name. Raises ValueError for neither."""
-    for path in (Path(name), root / "presets" / name, root / "presets" / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    known = sorted(path.stem for path in (root / "presets").glob("*.yaml"))
-    raise ValueError(f"{name} is no file and no preset; presets are {', '.join(known)}")
-
-
 def make_plan(path: Path, asked: Asked, root: Path) -> Plan:
     """The plan of the params file `path` in the repository `root`.
 
-    Raises ValueError for what is wrong with its values, and for a device that is not known.
+    Raises ValueError for what is wrong with its values, or names no layer of the model.
     """
     params, values = load(path), YAML(typ="safe").load(path)
-    named = find_device(asked.device) if asked.device else None
-    device = named or (this_device() if params.compute.device != "cpu" else None)
+    device = asked.device or (this_device() if params.compute.device != "cpu" else None)
     kind = "cuda" if device or params.compute.device == "cuda" else "cpu"
     base = find_base(params.model, root, ask=not asked.offline)
     here = weights_of(params.model, root)
@@ -206,11 +186,15 @@ def _duration(
     )
     measured = [each for each in measured if each.on_cpu == (kind == "cpu")]
     hardware, memory = (device.kind, device.memory) if device else (None, None)
-    chosen = choose(measured, work, hardware, memory)
-    if chosen is None:
-        where = "a CPU" if kind == "cpu" else hardware
-        return None, f"unknown: nothing was measured on {where} (bench/results, metrics/cost.json)"
-    return estimate_duration(chosen, work, data, schedule), ""
+    if chosen := choose(measured, work, hardware, memory):
+        return estimate_duration(chosen, work, data, schedule), ""
+    where = "a CPU" if kind == "cpu" else hardware or "a GPU"
+    why = f"unknown: nothing like it was measured on {where} (bench/results, metrics/cost.json)"
+    if other := choose(measured, work, None, memory):
+        seconds = estimate_duration(other, work, data, schedule).total_s
+        about = f"about {spell(seconds)} " if seconds is not None else ""
+        why += f"; elsewhere {about}by {other}"
+    return None, why
 
 
 def _warnings(

@@ -18,6 +18,8 @@ MANY_EPOCHS = 16
 # LoRA's authors use 2e-4 for GPT-2 and GPT-3 and more for RoBERTa (arXiv:2106.09685, appendix D),
 # QLoRA's 2e-4 for 7B and 13B and 1e-4 for larger models (arXiv:2305.14314, appendix B).
 PUBLISHED_RATES = (1e-4, 1e-3)
+# transformers' get_scheduler gives these no warm-up.
+NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 FAR = 2  # times outside of them
 
 
@@ -60,11 +62,16 @@ def make_schedule(params: Params, data: Data, root: Path) -> Schedule:
         tokens_per_step=None if mean is None else examples * mean,
         most_tokens_per_step=examples * (rows.longest if rows else params.preprocess.max_length),
         evaluations=None if steps is None else 1 + steps // train.eval_steps,
-        warmup_steps=None
-        if steps is None
-        else train.warmup_steps or math.ceil(train.warmup_ratio * steps),
+        warmup_steps=None if steps is None else _warmup_steps(params, steps),
         sharded=sharded,
     )
+
+
+def _warmup_steps(params: Params, steps: int) -> int:
+    train = params.train
+    if train.lr_scheduler_type in NO_WARMUP:
+        return 0
+    return train.warmup_steps or math.ceil(train.warmup_ratio * steps)
 
 
 def read_launch(params: Params, root: Path) -> tuple[int, bool]:

@@ -21,6 +21,7 @@ TRANSCRIBED = Path(__file__).with_name("measured.jsonl")
 # Of the step times two H200s by DDP, beside one (bench/RESULTS.md): 1.95 / 2.
 SCALING = 0.975
 ROW_TOKENS = {"law": 250, "causal": 2048, "food": 2048}  # of the benchmark's examples, on average
+MOST_SCALED = 4.0  # times the operations of a token; a speed says nothing about models beyond
 SAME = 0.02  # up to which share two numbers of operations count as one shape
 
 
@@ -131,11 +132,24 @@ def choose(
     """The measurement most like `work` on a device of that `kind`, a part of its name.
 
     With `kind` None, of memory alone, on any device, best of one that was held to as many GB.
-    None where nothing was measured on such a device.
+    None where nothing was measured on such a device, or of a model of about that size.
     """
-    here = [each for each in found if kind is None or kind in each.hardware]
+    here = [
+        each
+        for each in found
+        if (kind is None or _is_of(each.hardware, kind)) and _is_near(each.work, work)
+    ]
     cap = memory if kind is None else None
     return min(here, key=lambda each: _distance(each, work, cap), default=None)
+
+
+def _is_of(hardware: str, kind: str) -> bool:
+    """Whole words: an A100 is no A10."""
+    return re.search(rf"(?<!\w){re.escape(kind)}(?!\w)", hardware) is not None
+
+
+def _is_near(one: Work, other: Work) -> bool:
+    return abs(math.log(one.operations / other.operations)) <= math.log(MOST_SCALED)
 
 
 def _distance(each: Measurement, work: Work, memory: float | None) -> tuple[float, ...]:
@@ -147,9 +161,9 @@ def _distance(each: Measurement, work: Work, memory: float | None) -> tuple[floa
         other.float8 != work.float8,
         other.recomputed != work.recomputed,
         other.compiled != work.compiled,
-        round(abs(math.log(ratio)), 1),
-        (other.supervised_share > 0.5) != (work.supervised_share > 0.5),
+        round(2 * abs(math.log(ratio))),
         other.dequantized != work.dequantized,
+        (other.supervised_share > 0.5) != (work.supervised_share > 0.5),
         round(capped, 1),
         abs(math.log(other.step_tokens / work.step_tokens)),
     )
@@ -171,10 +185,13 @@ def estimate_duration(
         # Forward alone: two operations for a weight, of four or six.
         evaluated = schedule.evaluations * validation / schedule.processes
         evaluation_s = evaluated / (speed * (3 if work.recomputed else 2))
+    scaled = list(_differences(measurement.work, work))
+    if schedule.processes > 1:
+        scaled.append(f"{schedule.processes} processes as {SCALING} of as many alone, as two were")
     return Duration(
         measurement=measurement,
         tokens_per_s=speed,
-        scaled=list(_differences(measurement.work, work)),
+        scaled=scaled,
         train_s=None if tokens is None else tokens / (speed * schedule.processes * several),
         evaluation_s=evaluation_s,
         warmup_s=measurement.warmup_s or 0.0,

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from tools.plan.findings import Finding
+from tools.plan.findings import Finding, spell
 from tools.plan.memory import Held
 from tools.plan.plan import Plan
 
@@ -123,6 +123,7 @@ def _parts(held: Held) -> Iterator[str]:
         return
     way = "dequantised" if held.dequantized else "in 4 bits"
     way += " and float8" if held.float8 else ""
+    way += " (dequantised they leave too little room)" if held.given_up else ""
     yield f"{held.device}: weights {way}, passes of {held.fit}"
     words = {
         "weights": "weights, frozen",
@@ -149,8 +150,8 @@ def _time(plan: Plan) -> Iterator[str]:
     duration = plan.duration
     if plan.done:
         yield (
-            f"this very run took {spell(plan.done['duration_s'])} on {plan.done['hardware']}, "
-            "the whole stage (metrics/cost.json)"
+            f"this very run took {spell(plan.done['duration_s'])} on {plan.done['hardware']}, the "
+            f"whole stage, and {plan.done['peak_memory_gb']} GB at the peak (metrics/cost.json)"
         )
     if duration is None:
         yield plan.no_duration
@@ -177,29 +178,23 @@ def _time(plan: Plan) -> Iterator[str]:
 
 
 def _disk(plan: Plan) -> Iterator[str]:
+    if plan.weights is None:
+        yield "of weights and checkpoints unknown, because the model's shape is"
     for item in plan.disk.items:
         if item.size >= SMALL or item.note and not item.size:
             size = f"{item.size / 1e9:8.2f} GB" if item.size else " " * 11
             yield f"  {item.name:32}{size}  {item.note}".rstrip()
     free = plan.disk.free
     total = sum(item.size for item in plan.disk.items) / 1e9
+    known = "in all" if plan.weights is not None else "of what is known"
     if len(set(free.values())) == 1:
-        yield f"{total:.1f} GB in all; {free['repository'] / 1e9:.1f} GB free"
+        yield f"{total:.1f} GB {known}; {free['repository'] / 1e9:.1f} GB free"
     else:
         names = {"repository": "the repository", "base": "the base's cache", "cache": "DVC's cache"}
         places = ", ".join(f"{size / 1e9:.1f} GB for {names[name]}" for name, size in free.items())
-        yield f"{total:.1f} GB in all; free: {places}"
+        yield f"{total:.1f} GB {known}; free: {places}"
 
 
 def _access(plan: Plan) -> Iterator[str]:
     for each in plan.access:
         yield f"{each.kind} {each.repository}: {each.message}"
-
-
-def spell(seconds: float) -> str:
-    """A duration in its largest fitting unit: 45 s, 4.0 min, 2.3 h, 12 days."""
-    for unit, size, digits in (("days", 86400 * 2, 1), ("h", 3600, 1), ("min", 120, 1)):
-        if seconds >= size:
-            divisor = {"days": 86400, "h": 3600, "min": 60}[unit]
-            return f"{seconds / divisor:,.{digits}f} {unit}"
-    return f"{seconds:.0f} s"
