@@ -311,6 +311,11 @@ def test_the_files_estimate_is_near_what_preprocess_counts(default, tmp_path):
     assert found.train.tokens == pytest.approx(counted["tokens"], rel=0.2)
 
 
+def test_rows_longer_than_any_can_be_are_refused(law):
+    with pytest.raises(ValueError, match="--row-tokens is 513, above preprocess.max_length 512"):
+        find_data(law, {}, ROOT, given=(10, 513))
+
+
 def test_pages_are_not_estimated():
     path = ROOT / "presets/food-sample.yaml"
     found = find_data(load(path), YAML(typ="safe").load(path), ROOT)
@@ -454,3 +459,33 @@ def test_shapes_that_are_known_are_those_that_were_measured(path, shape):
     found, measured = find_base(load(path).model, ROOT, ask=False).config, SHAPES[shape].to_dict()
     sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_key_value_heads")
     assert all(found[name] == measured[name] for name in (*sizes, "num_attention_heads"))
+
+
+def test_a_run_that_was_made_is_the_measurement_of_the_next(workspace, write_params):
+    values = YAML(typ="safe").load(workspace / "params.yaml")
+    stages = {
+        "fetch_model": ["model"],
+        "preprocess": ["data", "preprocess"],
+        "train": ["train", "compute", "quantization"],
+    }
+    locked = {
+        stage: {"params": {"params.yaml": {name: values[name] for name in names}}}
+        for stage, names in stages.items()
+    }
+    YAML().dump({"schema": "2.0", "stages": locked}, workspace / "dvc.lock")
+    run = {"fingerprint": "f", "steps": 8, "tokens": 8_000, "supervised_tokens": 800}
+    cost = {"fingerprint": "f", "tokens_per_s": 500, "processes": 1, "peak_memory_gb": 1.5}
+    cost |= {"duration_s": 40.0, "warmup_s": 2.0, "hardware": "a CPU, 2 threads"}
+    (workspace / "metrics").mkdir()
+    for name, content in (("train", run), ("cost", cost)):
+        text = json.dumps(content)
+        (workspace / f"metrics/{name}.json").write_text(text, encoding="utf-8")
+    plan = make_plan(Path("params.yaml"), Asked(rows=100, row_tokens=50, offline=True), Path())
+    assert plan.duration.tokens_per_s == pytest.approx(500, rel=0.05)
+    assert plan.duration.train_s == pytest.approx(8 * 16 * 50 / 500, rel=0.05)
+    assert plan.done == cost and "this very run took 40 s" in as_text(plan)
+    write_params(workspace, train__learning_rate=0.02)
+    again = make_plan(Path("params.yaml"), Asked(rows=100, row_tokens=50, offline=True), Path())
+    assert again.done is None and again.duration.measurement.source == "metrics/cost.json"
+    (workspace / "metrics/train.json").write_text('{"fingerprint": "other"}', encoding="utf-8")
+    assert make_plan(Path("params.yaml"), Asked(offline=True), Path()).duration is None

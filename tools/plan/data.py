@@ -43,11 +43,13 @@ def find_data(
     given: tuple[int, int] | None = None,
 ) -> Data:
     """The rows of a run. `values` is the params file as YAML has it, `tokenizer` a tokenizer.json,
-    `given` the rows and tokens of a row that the user named."""
+    `given` the rows and tokens of a row that the user named. Raises ValueError where these are more
+    than a row may have."""
     share = SUPERVISED[params.preprocess.mode]
     if given:
-        rows, mean = given
-        longest = max(mean, params.preprocess.max_length)
+        (rows, mean), longest = given, params.preprocess.max_length
+        if mean > longest:
+            raise ValueError(f"--row-tokens is {mean}, above preprocess.max_length {longest}")
         return Data("given", "as given", Rows(rows, rows * mean, longest), None, share)
     lock = Lock(root)
     changed = _why_other(lock, values)
