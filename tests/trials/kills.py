@@ -14,8 +14,6 @@ import argparse
 import hashlib
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,26 +22,17 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from tests import hub_server, site
 from tests.conftest import write_tiny_weights
 from tests.repository import ROOT, Repository, make_repository
+from tests.trials.common import check, forget, read_outs
 
-# Stage -> what it keeps of its own beside its outs.
-STAGES = {
-    "fetch_model": [],
-    "fetch@law": [],
-    "fetch_url@extra": ["models/cache/files"],
-    "fetch_web@pages": ["data/crawl"],
-    "preprocess": ["data/work"],
-    "baseline": [],
-    "train": ["models/resume"],
-    "evaluate": [],
-    "report": [],
-    "gate": [],
-}
+STAGES = (
+    *("fetch_model", "fetch@law", "fetch_url@extra", "fetch_web@pages", "preprocess", "baseline"),
+    *("train", "evaluate", "report", "gate"),
+)
 PAGES = 12
 SLOW_S = 0.15  # a page
 
@@ -52,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.trials.kills")
     parser.add_argument("--trials", type=int, default=36)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--stages", nargs="*", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     drawn = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
@@ -149,24 +138,6 @@ def crawl_of(server: site.Site) -> dict:
     }
 
 
-def forget(repository: Repository, stage: str) -> None:
-    """Leave nothing of a stage's run: no outs, no lock entry, no run cache, no state of its own."""
-    yaml, path = YAML(), repository.folder / "dvc.lock"
-    lock = yaml.load(path)
-    for out in lock["stages"].pop(stage).get("outs", []):
-        remove(repository.folder / out["path"])
-    yaml.dump(lock, path)
-    for name in (".dvc/cache/runs", *STAGES[stage]):
-        remove(repository.folder / name)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def duration(repository: Repository, stage: str) -> float:
     """Seconds that the stage takes from nothing."""
     forget(repository, stage)
@@ -197,46 +168,6 @@ def kill(repository: Repository, stage: str, seconds: float) -> float:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return seconds
-
-
-def check(repository: Repository, expected: dict[str, str]) -> str:
-    """What differs after `dvc repro`; "" where nothing does."""
-    for asked in ("dvc repro", "dvc repro again"):
-        done = subprocess.run(
-            ["dvc", "repro"],
-            cwd=repository.folder,
-            env=repository.plain,
-            capture_output=True,
-            encoding="utf-8",
-        )
-        if done.returncode:
-            return f"{asked} ended with {done.returncode}: {done.stderr.strip()[-600:]}"
-    if "up to date" not in done.stdout + done.stderr:
-        return "the next dvc repro found something to do"
-    found = read_outs(repository)
-    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-    return f"differ: {', '.join(wrong[:5])}" if wrong else ""
-
-
-def read_outs(repository: Repository) -> dict[str, str]:
-    """Path -> sha256 of every file under an out, read from the disk."""
-    lock = YAML(typ="safe").load(repository.folder / "dvc.lock")["stages"]
-    found = {}
-    for out in (out for stage in lock.values() for out in stage.get("outs", [])):
-        path = repository.folder / out["path"]
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                found[str(file.relative_to(repository.folder))] = digest(file)
-    return found
-
-
-def digest(file: Path) -> str:
-    """The sha256 of a file; of what was crawled, that of its rows without the times of fetching."""
-    content = file.read_bytes()
-    if file.parent.name == "pages" and file.suffix == ".parquet":
-        rows = repr(pq.read_table(file).to_pylist())
-        content = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "", rows).encode()
-    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":
