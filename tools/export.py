@@ -50,8 +50,8 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     log.info(f"written: {folder}")
-    if arguments.rows:
-        score(arguments, params, folder)
+    scored = score(arguments, params, folder) if arguments.rows else None
+    write_full_card(arguments, folder, scored)
 
 
 def _parse() -> argparse.Namespace:
@@ -151,7 +151,19 @@ def write_gguf_adapter(arguments: argparse.Namespace, params: Params, folder: Pa
     (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
-def score(arguments: argparse.Namespace, params: Params, folder: Path) -> None:
+def write_full_card(
+    arguments: argparse.Namespace, folder: Path, scored: dict[str, Any] | None
+) -> None:
+    """README.md of the export, from the run; elsewhere than in the run's repository a warning."""
+    from tools.card.making import write_card
+
+    try:
+        write_card(folder, arguments.kind, adapter=arguments.adapter, scored=scored)
+    except ValueError as error:
+        log.warning(f"README.md has no metrics: {error}")
+
+
+def score(arguments: argparse.Namespace, params: Params, folder: Path) -> dict[str, Any]:
     """Write metrics/export-KIND.json. Raises ValueError above export.max_loss_gap."""
     from stages.evaluate.questions import read_questions
 
@@ -170,6 +182,7 @@ def score(arguments: argparse.Namespace, params: Params, folder: Path) -> None:
             f"{metrics['adapter_loss']}: more than export.max_loss_gap {limit} apart; export with "
             "--base quantised, which is what was trained on"
         )
+    return metrics
 
 
 def _losses(

@@ -4,6 +4,14 @@ from tools.card.markdown import show, table
 from tools.record import ADAPTER, LOCK, METRICS, Record, escape
 
 DATA, TRAIN = METRICS[:2]
+LOADERS = {
+    "adapter": ("peft", "AutoPeftModelForCausalLM"),
+    "merged": ("transformers", "AutoModelForCausalLM"),
+}
+COMMANDS = {
+    "gguf": "llama-server -m model.gguf",
+    "gguf-adapter": "llama-server -m base.gguf --lora adapter.gguf",
+}
 COST, BASE = "metrics/cost.json", "models/base/manifest.json"
 
 
@@ -68,14 +76,15 @@ def how_it_was_made(record: Record) -> str:
              ("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
               "lr_scheduler_type", "optim")}  # fmt: skip
     did = {key: record.value(TRAIN, f"/{key}") for key in
-           ("steps", "best_step", "epochs", "tokens", "trainable", "eval_loss_first",
+           ("global_step", "best_step", "epochs", "tokens", "trainable", "eval_loss_first",
             "eval_loss")}  # fmt: skip
+    steps = did["global_step"] or record.value(TRAIN, "/steps")
     checkpoint = record.param("evaluate", "evaluate/checkpoint")
     rows = [
         ["LoRA", f"rank {lora['r']}, alpha {show(lora['alpha'])}, dropout "
                  f"{show(lora['dropout'])}, on {targets}"],
         ["trained values", show(did["trainable"])],
-        ["steps", f"{did['steps']}, the best by evaluation loss {did['best_step']}; scored: "
+        ["steps", f"{steps}, the best by evaluation loss {did['best_step']}; scored: "
                   f"{checkpoint}"],
         ["examples in a step", f"{train['per_device_train_batch_size']} x "
                                f"{train['gradient_accumulation_steps']} for each process"],
@@ -119,23 +128,32 @@ def _cost(record: Record) -> list[list[str]]:
 
 
 def usage(record: Record, kind: str) -> str:
-    """How the exported form is loaded."""
-    files = {
-        "gguf": "llama-server -m model.gguf",
-        "gguf-adapter": "llama-server -m base.gguf --lora adapter.gguf",
-    }
-    if kind in files:
-        return f"## Use\n\n    {files[kind]}"
-    loader = {"adapter": "peft.AutoPeftModelForCausalLM"}.get(
-        kind, "transformers.AutoModelForCausalLM"
-    )
-    module, name = loader.split(".")
-    return (
-        f"## Use\n\n```python\nfrom {module} import {name}\n\n"
-        f'model = {name}.from_pretrained("this folder or repository")\n```\n\n'
-        "Ask with the chat template and the words that it was trained with: those of `documents` "
-        "and `prompt` in params.yaml."
-    )
+    """How the exported form is loaded, and in which words it was trained to be asked."""
+    found = ["## Use"]
+    if kind in COMMANDS:
+        found.append(f"    {COMMANDS[kind]}")
+    else:
+        module, name = LOADERS[kind]
+        found.append(
+            f"```python\nfrom {module} import {name}\n\n"
+            f'model = {name}.from_pretrained("this folder or repository")\n```'
+        )
+    words = [
+        [source.name, *(_words(record, source.name, key) for key in ("system", "instruction"))]
+        for source in record.sources()
+    ]
+    if any(cell for row in words for cell in row[1:]):
+        template = record.param("preprocess", "prompt/template")
+        found.append(
+            f"It was trained to be asked in these words (template: {template}), the question a "
+            "paragraph of its own behind the instruction:"
+        )
+        found.append(table(["source", "system", "instruction"], words))
+    return "\n\n".join(found)
+
+
+def _words(record: Record, source: str, key: str) -> str:
+    return record.param("preprocess", f"documents/{source}/{key}") or ""
 
 
 def sources(record: Record) -> str:
