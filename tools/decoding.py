@@ -53,7 +53,7 @@ class Stream:
     """One answer as it is written: iterate over the pieces of its text.
 
     `tokens` counts those written without the end token; `ended` says whether the model wrote one
-    itself. Both are whole when the iteration is.
+    itself, or one of the texts `stops`, which is not shown. Both are known when the iteration ends.
     """
 
     def __init__(
@@ -63,18 +63,35 @@ class Stream:
         prompt: Sequence[int],
         sampling: Sampling,
         max_new_tokens: int,
+        stops: Sequence[str] = (),
     ) -> None:
         self._ids = _write(model, Batch.align(model, [prompt]), sampling)
-        self._stops = set(stop_tokens(model, tokenizer))
+        self._ends, self._stops = set(stop_tokens(model, tokenizer)), stops
         self._tokenizer, self._limit = tokenizer, max_new_tokens
         self.tokens, self.ended = 0, False
 
     def __iter__(self) -> Iterator[str]:
+        """What may be the beginning of a stop is held back until it is none."""
+        held, longest = "", max(map(len, self._stops), default=1)
+        for piece in self._pieces():
+            held += piece
+            places = [place for stop in self._stops if (place := held.find(stop)) >= 0]
+            shown = min(places) if places else max(0, len(held) - longest + 1)
+            if shown:
+                yield held[:shown]
+            if places:
+                self.ended = True
+                return
+            held = held[shown:]
+        if held:
+            yield held
+
+    def _pieces(self) -> Iterator[str]:
         """Pieces of whole characters. What is left of one at the end is not shown."""
         decoder = DecodeStream(skip_special_tokens=True)
         while self.tokens < self._limit:
             token = int(next(self._ids))
-            if token in self._stops:
+            if token in self._ends:
                 self.ended = True
                 return
             self.tokens += 1

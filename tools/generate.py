@@ -30,7 +30,7 @@ from tools.question_file import (
 
 if TYPE_CHECKING:  # they import torch, and --help takes a tenth of a second
     from tools.assistant import Assistant
-    from tools.decoding import Sampling, Stream
+    from tools.decoding import Sampling
 
 NEW = "/new"  # a turn that begins another conversation
 
