@@ -265,7 +265,7 @@ def _write_base_gguf(arguments: argparse.Namespace, params: Params) -> Path:
 
 def _load_trained(arguments: argparse.Namespace, folder: Path) -> Any:
     """The adapter on its 4-bit base, as it was trained."""
-    from tools.generate import load_assistant
+    from tools.assistant import load_assistant
 
     return load_assistant(arguments.adapter, "auto").model
 
