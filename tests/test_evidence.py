@@ -29,9 +29,9 @@ from stages.train.card import write_card as write_small_card
 from tests.repository import ROOT, Repository, write_tiny_params
 from tools.card.making import make_card, write_card
 from tools.evidence import __main__ as evidence
-from tools.evidence import bom, provenance
+from tools.evidence import bom, provenance, training_content
 from tools.evidence.commit import public_address, read_commit
-from tools.record import Record
+from tools.record import Record, Source
 
 NEEDED = ("dvc.yaml", "params.yaml", ".dvc", "stages", "finetune", "steps", "presets/launch")
 NEEDED += ("requirements.in", ".dvcignore", ".gitignore", "data/sample", "models/local")
@@ -288,6 +288,20 @@ def test_the_inputs_for_the_public_summary_say_what_they_are(run):
     assert made["1 General information"]["1.1 Provider"] is None
 
 
+def test_a_crawl_is_described_by_its_period_its_domains_and_what_it_left_alone(tmp_path):
+    folder = tmp_path / "data/raw/recipes"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "data/sample/food/recipes.warc.gz", folder / "capture.warc.gz")
+    pages = [{"origin": f"https://{host}.example/{n}"} for n in range(3) for host in ("a", "b")]
+    manifest = {"documents": pages[:-1], "counts": {"kept": 5, "disallowed by robots.txt": 2}}
+    source = Source("recipes", "web", {"contact": "me@example.org"})
+    found = training_content.describe_crawl(Record(tmp_path), source, manifest)
+    first, last = found["period"]
+    assert re.match(r"\d{4}-\d\d-\d\dT", first) and first <= last
+    assert found["domains"] == 2 and found["domains with most pages (10%)"] == {"a.example": 3}
+    assert found["addresses left alone, by reason"] == {"disallowed by robots.txt": 2}
+
+
 def test_the_same_run_gives_the_same_evidence(run, tmp_path):
     out = tmp_path / "evidence"
     evidence.write(Record(), out)
@@ -350,3 +364,28 @@ def test_no_secret_is_in_the_evidence(run):
 )  # fmt: skip
 def test_an_address_is_told_without_user_password_and_folders(address, shown):
     assert public_address(address) == shown
+
+
+@pytest.mark.slow
+def test_a_whole_run_has_its_evidence_and_the_export_its_card(clean):
+    clean.run(sys.executable, "-m", "tools.evidence", HF_TOKEN=SECRET)
+    said = clean.run(sys.executable, "-m", "tools.evidence", "--verify")
+    assert "products are what" in said and "not checked" not in said
+    clean.run(sys.executable, "-m", "tools.export", "adapter", "--rows", "0")
+    card = (clean.folder / "models/export/adapter/README.md").read_text(encoding="utf-8")
+    assert "## Where each figure is from" in card
+
+
+@pytest.mark.slow
+def test_a_tag_releases_the_adapter_to_whoever_reads_the_repository(clean, tmp_path):
+    clean.run("gto", "register", "adapter", "--version", "v1.0.0")
+    clean.run("gto", "assign", "adapter", "--version", "v1.0.0", "--stage", "production")
+    wanted = (clean.folder / "models/adapter/checksums.json").read_bytes()
+    other = Repository(tmp_path)
+    get = ("dvc", "artifacts", "get", str(clean.folder), "adapter")
+    other.run(*get, "--rev", "v1.0.0", "-o", "by-version")
+    other.run(*get, "--stage", "production", "-o", "by-stage")
+    tag = "adapter@v1.0.0"
+    other.run("dvc", "get", str(clean.folder), "models/adapter", "--rev", tag, "-o", "by-path")
+    for name in ("by-version", "by-stage", "by-path"):
+        assert (tmp_path / name / "checksums.json").read_bytes() == wanted

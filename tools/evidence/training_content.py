@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from finetune.params import Web
 from stages.fetch.captures import CAPTURE
 from stages.fetch.reservations import AGENT
 from tools.record import Record, Source
@@ -93,18 +92,18 @@ def _describe(record: Record, source: Source) -> dict[str, Any]:
         "share of training": record.json("metrics/data.json")["shares"][source.name]["achieved"],
     }
     if source.kind == "web":
-        found |= _crawl(record, source, manifest)
+        found |= describe_crawl(record, source, manifest)
     return found
 
 
-def _crawl(record: Record, source: Source, manifest: dict[str, Any]) -> dict[str, Any]:
+def describe_crawl(record: Record, source: Source, manifest: dict[str, Any]) -> dict[str, Any]:
     """When it was, which addresses were left alone and why, and the domains with most pages."""
     hosts = Counter(urlsplit(page["origin"]).hostname for page in manifest["documents"])
     most = -(-len(hosts) * TOP_SHARE // 1)
     refused = {k: v for k, v in manifest["counts"].items() if k != "kept"}
     return {
         "period": _period(record.root / "data/raw" / source.name / CAPTURE),
-        "contact in the user agent": Web(**source.parameters).contact,
+        "contact in the user agent": source.parameters["contact"],
         "domains": len(hosts),
         f"domains with most pages ({TOP_SHARE:.0%})": dict(hosts.most_common(int(most))),
         "addresses left alone, by reason": refused,
