@@ -302,12 +302,17 @@ def test_a_crawl_is_described_by_its_period_its_domains_and_what_it_left_alone(t
     assert found["addresses left alone, by reason"] == {"disallowed by robots.txt": 2}
 
 
-def test_the_same_run_gives_the_same_evidence(run, tmp_path):
-    out = tmp_path / "evidence"
-    evidence.write(Record(), out)
-    for file in evidence.OUT.iterdir():
-        if file.name != evidence.CROISSANT:  # its addresses are relative to it
-            assert (out / file.name).read_bytes() == file.read_bytes()
+def test_the_same_run_gives_the_same_evidence_also_beside_that_of_before(run):
+    out, found = Path("kept/evidence"), []  # not ignored by git
+    try:
+        for _ in range(2):
+            evidence.write(Record(), out)
+            found.append({file.name: file.read_bytes() for file in out.iterdir()})
+    finally:
+        shutil.rmtree("kept")
+    assert found[0] == found[1]
+    statement = (evidence.OUT / evidence.STATEMENT).read_bytes()
+    assert found[1][evidence.STATEMENT] == statement
 
 
 @pytest.mark.parametrize(

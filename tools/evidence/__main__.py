@@ -60,7 +60,7 @@ def write(record: Record, out: Path, key: Path | None = None) -> None:
     from tools.evidence import bom, croissant, provenance, training_content
     from tools.evidence.commit import read_commit
 
-    commit = read_commit(record.root)
+    commit = read_commit(record.root, besides=out)
     record.check(*METRICS, ADAPTER)
     made: dict[str, Any] = {
         STATEMENT: provenance.make_statement(record, commit),

@@ -20,14 +20,20 @@ class Commit:
     changed: list[str]
 
 
-def read_commit(root: Path) -> Commit:
-    """The commit of `root`. Raises ValueError where it is no git repository with one."""
+def read_commit(root: Path, besides: Path | None = None) -> Commit:
+    """The commit of `root`; changes in the folder `besides` do not count.
+
+    Raises ValueError where `root` is no git repository with a commit.
+    """
     try:
         sha, date = _git(root, "show", "-s", "--format=%H %cI", "HEAD").split()
     except subprocess.CalledProcessError:
         raise ValueError(f"{root.absolute()} has no git commit: commit the run first") from None
     # -z: paths as they are, each ended by NUL; a renamed one is followed by its old name.
-    listed = _git(root, "status", "--porcelain", "-z", "--no-renames").split("\0")
+    status = ["status", "--porcelain", "-z", "--no-renames", "--", "."]
+    if besides and besides.absolute().is_relative_to(root.absolute()):
+        status.append(f":(exclude){besides.absolute().relative_to(root.absolute())}")
+    listed = _git(root, *status).split("\0")
     when = datetime.fromisoformat(date).astimezone(UTC)
     return Commit(sha, when, _address(root), sorted(line[3:] for line in listed if line))
 
