@@ -27,6 +27,7 @@ from stages.fetch import files, model
 from stages.preprocess import __main__ as preprocess
 from stages.train.card import write_card as write_small_card
 from tests.repository import ROOT, Repository, write_tiny_params
+from tests.test_card import METRICS
 from tools.card.making import make_card, write_card
 from tools.evidence import __main__ as evidence
 from tools.evidence import bom, provenance, training_content
@@ -87,9 +88,8 @@ def write_adapter(folder: Path) -> None:
     partial = folder.with_name(".adapter.partial")
     partial.mkdir(parents=True)
     save_file({"lora_A": np.ones((2, 2), np.float32)}, partial / "adapter_model.safetensors")
-    metrics = json.loads(Path("metrics/train.json").read_text(encoding="utf-8"))
     manifest = json.loads(Path("models/base/manifest.json").read_text(encoding="utf-8"))
-    run = {"metrics": metrics, "continued": None}
+    run = {"metrics": METRICS, "continued": None}
     text = write_small_card(load(Path("params.yaml")), manifest, run)
     (partial / "README.md").write_text(text, encoding="utf-8")
     seal(partial, folder)
