@@ -159,7 +159,7 @@ def test_another_learning_rate_trains_and_a_killed_run_ends_with_the_same_adapte
     process = subprocess.Popen(
         ["dvc", "repro"],
         cwd=clean.folder,
-        env=clean.environment,
+        env=clean.plain,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -185,7 +185,7 @@ def test_a_clone_pulls_and_runs_nothing_and_can_train(clean, tmp_path):
     clean.run("dvc", "push")
     clean.run("git", "clone", "-q", str(clean.folder), str(tmp_path / "clone"))
     shutil.copy(clean.folder / ".dvc/config", tmp_path / "clone/.dvc/config")
-    clone = Repository(tmp_path / "clone")
+    clone = Repository(tmp_path / "clone", clean.programs)
     clone.run("dvc", "pull")
     assert "up to date" in clone.run("dvc", "repro")
     clone.run("dvc", "repro", "--force", "--single-item", "train")
