@@ -68,7 +68,7 @@ def make_run(folder: Path, weights: Path) -> Repository:
                  "data/predictions/tuned.jsonl"):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{name}\n", encoding="utf-8")
-    made = Repository(folder)
+    made = Repository(folder, Path(sys.executable).parent)
     made.run("git", "init", "-q", "-b", "main")
     made.run("git", "remote", "add", "origin", f"https://me:{SECRET}@example.org/me/law.git")
     Repo(str(folder)).commit(force=True)  # writes dvc.lock for what is there
@@ -386,7 +386,7 @@ def test_a_tag_releases_the_adapter_to_whoever_reads_the_repository(clean, tmp_p
     clean.run("gto", "register", "adapter", "--version", "v1.0.0")
     clean.run("gto", "assign", "adapter", "--version", "v1.0.0", "--stage", "production")
     wanted = (clean.folder / "models/adapter/checksums.json").read_bytes()
-    other = Repository(tmp_path)
+    other = Repository(tmp_path, clean.programs)
     get = ("dvc", "artifacts", "get", str(clean.folder), "adapter")
     other.run(*get, "--rev", "v1.0.0", "-o", "by-version")
     other.run(*get, "--stage", "production", "-o", "by-stage")
