@@ -268,6 +268,25 @@ def test_the_bill_of_materials_is_valid_and_has_models_data_and_licences(run):
         bom.check(made | {"components": [{"type": "nothing"}]})
 
 
+@pytest.mark.parametrize(
+    ("kind", "parameters", "licenses", "purl"),
+    [
+        ("web", {"allowed_licenses": ["CC-BY-4.0", "CC0-1.0 OR MIT"], "declared_license": None,
+                 "evidence": None, "start_urls": ["https://a.example/"]},
+         [{"license": {"id": "CC-BY-4.0"}}, {"license": {"name": "CC0-1.0 OR MIT"}}], None),
+        ("hub", {"name": "a/b", "revision": "c" * 40, "license": "our own", "evidence": "x"},
+         [{"license": {"name": "our own"}}], f"pkg:huggingface/datasets/a/b@{'c' * 40}"),
+    ],
+)  # fmt: skip
+def test_any_source_and_licence_gives_a_valid_bill(
+    run, monkeypatch, kind, parameters, licenses, purl
+):
+    monkeypatch.setattr(Record, "sources", lambda self: iter([Source("law", kind, parameters)]))
+    made = bom.make_bom(Record(), read_commit(run))  # it is validated there
+    [data] = [each for each in made["components"] if each["type"] == "data"]
+    assert data["licenses"] == licenses and data.get("purl") == purl
+
+
 def test_mlcroissant_reads_the_prepared_data_by_its_metadata(run):
     data = mlcroissant.Dataset(str(evidence.OUT / evidence.CROISSANT))
     assert not list(data.metadata.issues.errors) and not list(data.metadata.issues.warnings)

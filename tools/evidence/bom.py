@@ -8,7 +8,7 @@ against CycloneDX's own schema.
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import License, LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -66,7 +67,7 @@ def _adapter(record: Record) -> Component:
         bom_ref="adapter",
         type=ComponentType.MACHINE_LEARNING_MODEL,
         version=record.outs[ADAPTER].removesuffix(".dir"),
-        licenses=[LicenseFactory().make_from_string(model["license"])],
+        licenses=_licenses([model["license"]]),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file_sha256(weights))],
         description=f"A LoRA adapter for {model['name']}; its version is DVC's hash of its folder.",
     )
@@ -86,18 +87,13 @@ def _base(record: Record) -> Component:
         type=ComponentType.MACHINE_LEARNING_MODEL,
         version=model["revision"],
         purl=_purl(model["source"], model["name"], model["revision"]),
-        licenses=[LicenseFactory().make_from_string(model["license"])],
+        licenses=_licenses([model["license"]]),
         hashes=hashes,
         properties=listed,
     )
 
 
 def _data_set(record: Record, source: Source) -> Component:
-    licenses = source.parameters.get("allowed_licenses") or [source.license]
-    # Several licences that pages may have are several facts; one text may be an expression.
-    made = [LicenseFactory().make_from_string(each) for each in licenses[:1]]
-    if len(licenses) > 1:
-        made = [LicenseFactory().make_with_name(each) for each in licenses]
     hub = source.kind == "hub"
     return Component(
         name=source.name,
@@ -107,9 +103,22 @@ def _data_set(record: Record, source: Source) -> Component:
         purl=_purl("hub", source.parameters["name"], source.parameters["revision"], "datasets/")
         if hub
         else None,
-        licenses=made,
+        licenses=_licenses(source.parameters.get("allowed_licenses") or [source.license]),
         description=f"{source.place}; its version is DVC's hash of what was fetched.",
     )
+
+
+def _licenses(names: Sequence[str]) -> list[License]:
+    """One licence may be an expression of SPDX; of several, each stands by its id or its name."""
+    factory = LicenseFactory()
+    made = [factory.make_from_string(name) for name in names]
+    if len(made) == 1:
+        return made
+    pairs = zip(names, made, strict=True)
+    return [
+        factory.make_with_name(name) if isinstance(each, LicenseExpression) else each
+        for name, each in pairs
+    ]
 
 
 def _libraries(record: Record) -> Iterator[Component]:
