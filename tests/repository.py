@@ -71,7 +71,12 @@ class Repository:
         return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
 
 
-def make_repository(folder: Path, weights: Path, programs: Path) -> Repository:
+def make_repository(
+    folder: Path,
+    weights: Path,
+    programs: Path,
+    change_params: Callable[[Path], None] = lambda _: None,
+) -> Repository:
     """This repository's files with a tiny run in params.yaml, committed after `dvc repro`."""
     names = subprocess.check_output(
         ["git", "ls-files"], cwd=ROOT, text=True, encoding="utf-8"
@@ -83,6 +88,7 @@ def make_repository(folder: Path, weights: Path, programs: Path) -> Repository:
     shutil.rmtree(folder / "metrics", ignore_errors=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
     write_tiny_params(folder, weights)
+    change_params(folder / "params.yaml")
     questions = (
         (ROOT / "data/sample/law.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     )
