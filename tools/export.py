@@ -55,8 +55,8 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     log.info(f"written: {folder}")
-    if arguments.rows:
-        score(arguments, params, folder)
+    scored = score(arguments, params, folder) if arguments.rows else None
+    write_full_card(arguments, folder, scored)
 
 
 def _parse() -> argparse.Namespace:
@@ -160,7 +160,19 @@ def write_gguf_adapter(arguments: argparse.Namespace, params: Params, folder: Pa
     (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
-def score(arguments: argparse.Namespace, params: Params, folder: Path) -> None:
+def write_full_card(
+    arguments: argparse.Namespace, folder: Path, scored: dict[str, Any] | None
+) -> None:
+    """README.md of the export, from the run; elsewhere than in the run's repository a warning."""
+    from tools.card.making import write_card
+
+    try:
+        write_card(folder, arguments.kind, adapter=arguments.adapter, scored=scored)
+    except ValueError as error:
+        log.warning(f"README.md has no metrics: {error}")
+
+
+def score(arguments: argparse.Namespace, params: Params, folder: Path) -> dict[str, Any]:
     """Write metrics/export-KIND.json. Raises ValueError above export.max_loss_gap."""
     from stages.evaluate.questions import read_questions
 
@@ -179,6 +191,7 @@ def score(arguments: argparse.Namespace, params: Params, folder: Path) -> None:
             f"{metrics['adapter_loss']}: more than export.max_loss_gap {limit} apart; export with "
             "--base quantised, which is what was trained on"
         )
+    return metrics
 
 
 def _losses(
@@ -261,7 +274,7 @@ def _write_base_gguf(arguments: argparse.Namespace, params: Params) -> Path:
 
 def _load_trained(arguments: argparse.Namespace, folder: Path) -> Any:
     """The adapter on its 4-bit base, as it was trained."""
-    from tools.generate import load_assistant
+    from tools.assistant import load_assistant
 
     return load_assistant(arguments.adapter, "auto").model
 
