@@ -89,7 +89,7 @@ def test_every_out_is_in_the_root_gitignore():
     ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     for stage in STAGES.values():
         for out in stage.get("outs", []):
-            path = Path(re.sub(r"/?\$\{key\}", "", out))
+            path = Path(re.sub(r"/?\$\{(key|item)\}", "", out))
             names = {f"/{each}/" for each in (path, *path.parents)}
             assert names & set(ignored), f"{out} is not ignored"
 

@@ -208,11 +208,12 @@ def test_metrics_of_another_run_are_refused(run, changed):
 
 
 def test_an_exported_folder_gets_the_card_of_its_own_adapter_only(run, tmp_path):
-    gap = {"value": 0.0007, "low": -0.0003, "high": 0.0016}
-    scored = {"kind": "merged", "rows": 20, "loss": 3.4, "adapter_loss": 3.3993, "gap": gap}
+    gap = {"loss": {"value": 0.0007, "low": -0.0003, "high": 0.0016}}
+    scored = {"kind": "merged", "rows": 20, "gap": gap, "same_answers": 0.9}
+    scored |= {"export": {"loss": 3.4}, "adapter": {"loss": 3.3993}}
     write_card(tmp_path, "merged", scored=scored)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "a difference of 0.0007 [-0.0003, 0.0016] nats per token" in text
+    assert "3.4 where the adapter has 3.3993, a difference of 0.0007 [-0.0003, 0.0016]" in text
     shutil.copytree("models/adapter", tmp_path / "other")
     (tmp_path / "other/settings.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="is not of the run in dvc.lock"):

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from finetune.params import Params
 
@@ -22,12 +23,18 @@ def push(arguments: argparse.Namespace, params: Params) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    folder = check(arguments, params)
+    from tools.card.making import write_card
+
+    folder, scored = check(arguments, params)
     if not (token := os.environ.get("HF_TOKEN")):
         raise ValueError(
             "HF_TOKEN is not set: make a token that may write at "
             "https://huggingface.co/settings/tokens"
         )
+    try:
+        write_card(folder, arguments.form, adapter=arguments.adapter, scored=scored)
+    except ValueError as error:
+        log.warning(f"README.md has no metrics: {error}")
     api, name = HfApi(token=token), arguments.to
     try:
         api.create_repo(name, private=not arguments.public, exist_ok=True)
@@ -50,8 +57,8 @@ def push(arguments: argparse.Namespace, params: Params) -> None:
     log.info(f"pushed: {done.commit_url}")
 
 
-def check(arguments: argparse.Namespace, params: Params) -> Path:
-    """The folder to push. Raises ValueError where it should not be."""
+def check(arguments: argparse.Namespace, params: Params) -> tuple[Path, dict[str, Any]]:
+    """The folder to push, and how it was scored. Raises ValueError where it should not be."""
     form, again = arguments.form, f"run `python -m tools.export {arguments.form}` first"
     if not arguments.to or arguments.to.count("/") != 1:
         raise ValueError(f"--to is {arguments.to or 'missing'}: name a repository, OWNER/NAME")
@@ -59,7 +66,8 @@ def check(arguments: argparse.Namespace, params: Params) -> Path:
     for path in (folder, scored):
         if not path.exists():
             raise ValueError(f"{path} is not there: {again}")
-    gap = json.loads(scored.read_text(encoding="utf-8")).get("gap")
+    metrics = json.loads(scored.read_text(encoding="utf-8"))
+    gap = metrics["gap"].get("loss")
     if gap is not None and gap["value"] > params.export.max_loss_gap:
         raise ValueError(
             f"{scored} has a gap of {gap['value']}, above export.max_loss_gap "
@@ -72,7 +80,7 @@ def check(arguments: argparse.Namespace, params: Params) -> Path:
             f"the base model {base['name']} is not on the hub (model.source: {base['source']}), so "
             f"nobody could load this {form} by its name: push --form merged"
         )
-    return folder
+    return folder, metrics
 
 
 def _commit() -> str:

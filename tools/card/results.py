@@ -65,15 +65,15 @@ def _exported(scored: dict[str, Any] | None) -> str:
     if not scored:
         return ""
     where = f"As exported, on {scored['rows']} of these rows (metrics/export-{scored['kind']}.json)"
-    if "gap" not in scored:
-        same, begun = scored["same_answers"], scored["same_beginnings"]
-        return f"{where}: {same} of the greedy answers are the adapter's, {begun} begin alike."
-    gap = scored["gap"]
-    bounds = "" if gap["low"] is None else f" [{gap['low']}, {gap['high']}]"
-    return (
-        f"{where}: a loss of {scored['loss']} where the adapter has {scored['adapter_loss']}, "
-        f"a difference of {gap['value']}{bounds} nats per token."
-    )
+    found = [
+        f"{metric_name(name)} {scored['export'][name]} where the adapter has "
+        f"{scored['adapter'][name]}, a difference of {gap['value']}"
+        + ("" if gap["low"] is None else f" [{gap['low']}, {gap['high']}]")
+        for name, gap in scored["gap"].items()
+    ]
+    if "same_answers" in scored:
+        found.append(f"a share of {scored['same_answers']} of the greedy answers is the adapter's")
+    return f"{where}: {'; '.join(found)}."
 
 
 def limits(record: Record) -> str:

@@ -1,0 +1,155 @@
+"""The forms in which other tools load the trained model: how each is written."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune.records import write_json
+
+# Of peft's own keys: those that every loader knows.
+KEPT = (
+    *("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"),
+    *("use_rslora", "use_dora", "fan_in_fan_out", "inference_mode", "modules_to_save", "revision"),
+)
+KINDS = ("adapter", "merged", "gguf", "gguf-adapter")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is written, of which adapter, and where.
+
+    `base` is what is merged into: the 4-bit weights that were trained on, unpacked, or the original
+    ones. `type` is of GGUF.
+    """
+
+    kind: str
+    folder: Path
+    adapter: Path
+    base: Literal["quantised", "original"] = "quantised"
+    type: Literal["f16", "q8_0"] = "f16"
+
+
+def write(form: Form, name: str) -> None:
+    """Write the form into its folder, all or nothing; `name` is the model's."""
+    writers = {
+        "adapter": write_adapter,
+        "merged": write_merged,
+        "gguf": write_gguf,
+        "gguf-adapter": write_gguf_adapter,
+    }
+    partial = form.folder.with_name(f".{form.folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    writers[form.kind](form, name, partial)
+    shutil.rmtree(form.folder, ignore_errors=True)
+    partial.rename(form.folder)
+
+
+def write_adapter(form: Form, name: str, folder: Path) -> None:
+    """The adapter as peft lays it out, with a base that can be loaded by the name it gives.
+
+    A hub model's name is that of its repository. Any other base is written beside the adapter, as
+    it is before it is quantised, and named by its path from the repository's root, which is the
+    same on every machine.
+    """
+    from finetune.model.weights import obtain_exactly
+
+    settings = read_settings(form.adapter)
+    for path in sorted(form.adapter.iterdir()):
+        if path.name not in ("checksums.json", "adapter_config.json"):
+            shutil.copyfile(path, folder / path.name)
+    config = _read(form.adapter / "adapter_config.json")
+    kept = {key: config[key] for key in KEPT if key in config}
+    kept["base_model_name_or_path"] = config["base_model_name_or_path"]
+    if settings["base"]["model"]["source"] != "hub":
+        shutil.copytree(obtain_exactly(settings["base"]), folder / "base")
+        kept |= {
+            "base_model_name_or_path": (form.folder / "base").as_posix(),
+            "revision": None,
+        }
+    write_json(folder / "adapter_config.json", kept)
+
+
+def write_merged(form: Form, name: str, folder: Path) -> None:
+    """Base and adapter as one model in 16 bits."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    from finetune.model.load import load_tokenizer
+    from finetune.model.weights import obtain_exactly
+
+    weights = obtain_exactly(read_settings(form.adapter)["base"])
+    merged = load_for_merging(form).merge_and_unload(safe_merge=True)
+    state = {name: value.to(torch.bfloat16) for name, value in merged.state_dict().items()}
+    config = AutoConfig.from_pretrained(weights, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(state, assign=True)
+    plain.tie_weights()
+    if (weights / "generation_config.json").exists():
+        plain.generation_config = GenerationConfig.from_pretrained(weights)
+    plain.save_pretrained(folder)
+    load_tokenizer(form.adapter).save_pretrained(folder)
+    if (weights / "tokenizer.model").exists():
+        shutil.copyfile(weights / "tokenizer.model", folder / "tokenizer.model")
+
+
+def write_gguf(form: Form, name: str, folder: Path) -> None:
+    """The merged model as model.gguf, and a Modelfile for Ollama."""
+    from finetune.model.weights import obtain_exactly
+    from stages.export import gguf_file
+
+    weights = obtain_exactly(read_settings(form.adapter)["base"])
+    gguf_file.check_architecture(_read(weights / "config.json"))
+    merged = folder / "merged"
+    merged.mkdir()
+    write_merged(form, name, merged)
+    gguf_file.write_model(merged, folder / "model.gguf", name, form.type)
+    shutil.rmtree(merged)
+    (folder / "Modelfile").write_text("FROM ./model.gguf\n", encoding="utf-8")
+
+
+def write_gguf_adapter(form: Form, name: str, folder: Path) -> None:
+    """The adapter alone as adapter.gguf, for the same base as GGUF."""
+    from finetune.model.weights import obtain_exactly
+    from stages.export import gguf_file
+
+    weights = obtain_exactly(read_settings(form.adapter)["base"])
+    gguf_file.write_adapter(form.adapter, weights, folder / "adapter.gguf", name)
+    text = "FROM ./base.gguf\nADAPTER ./adapter.gguf\n"
+    (folder / "Modelfile").write_text(text, encoding="utf-8")
+
+
+def load_for_merging(form: Form, base_weights: str | None = None) -> Any:
+    """The adapter on a base without 4-bit layers, in float32 so that the sum is rounded once."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from finetune.model.load import load_adapter, load_base
+    from finetune.model.weights import obtain_exactly
+    from finetune.params import Compute, Quantization
+
+    settings = read_settings(form.adapter)
+    weights = obtain_exactly(settings["base"])
+    if (base_weights or form.base) == "quantised":
+        quantization = Quantization(**settings["quantization"] | {"dequantize": True})
+        compute = Compute(device="cpu", dtype="float32", num_threads=None, matmul="bfloat16")
+        base = load_base(form.adapter, quantization, compute, weights)
+    else:
+        base = AutoModelForCausalLM.from_pretrained(
+            weights, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+    return load_adapter(base, form.adapter)
+
+
+def read_settings(adapter: Path) -> dict[str, Any]:
+    """How the adapter was trained."""
+    return _read(adapter / "settings.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
