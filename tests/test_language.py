@@ -13,6 +13,7 @@ TEXTS = [
     for line in (ROOT / "tests/languages.tsv").read_text(encoding="utf-8").splitlines()
 ]
 LANGUAGES = sorted({code for code, _ in TEXTS})
+ENGLISH = [text for code, text in TEXTS if code == "en"]
 GERMAN = [text for code, text in TEXTS if code == "de"]
 FILTERS = "datatrove.pipeline.filters"
 
@@ -58,7 +59,10 @@ def test_the_food_presets_filters_drop_what_is_no_english_prose(
     articles = sorted((ROOT / "data/sample/food/articles").glob("*.md"))
     rows = [{"text": each.read_text(encoding="utf-8")} for each in articles[:24]]
     rows += [{"text": f"{n}. " + " ".join(GERMAN)} for n in range(3)]
-    rows += [{"text": "Buy cheap oil here today.\n" * 40}, {"text": "Salt is a mineral that is mined or evaporated from the sea."}]
+    rows += [
+        {"text": "Fresh olive oil with bread is the breakfast of kings.\n" * 40},
+        {"text": ENGLISH[1]},
+    ]
     write_source(tmp_path, "pages", rows)
     steps = [
         {"steps.language.LanguageFilter": {"languages": ["en"]}},
