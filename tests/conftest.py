@@ -4,11 +4,14 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from tests import stage_server
 from tests.repository import ROOT, Repository, make_repository
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -46,13 +49,35 @@ def question(number: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory) -> Path:
+def shared(tmp_path_factory) -> Path:
+    """A folder of all processes that run tests together."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder, which the first process that asks for it makes while others wait."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            make(partial)
+            partial.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(shared) -> Path:
     """A random Mistral of 2 layers, 64 wide, with a byte-level tokenizer and a chat template."""
+    return make_once(shared / "weights", write_tiny_weights)
+
+
+def write_tiny_weights(folder: Path) -> None:
+    """Write the tiny base model, the same in every process."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("weights")
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
@@ -86,7 +111,6 @@ def tiny_weights(tmp_path_factory) -> Path:
         initializer_range=0.1,
     )
     MistralForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -124,10 +148,22 @@ def tiny_prepared(tiny_base, tmp_path_factory) -> Path:
     return prepared
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Iterator[Path]:
+    """A folder with a python that need not import libraries."""
+    with stage_server.serve(tmp_path_factory.mktemp("server")) as folder:
+        yield folder
+
+
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory, tiny_weights) -> Repository:
-    """A repository of the pipeline, run once, of this module's own."""
-    return make_repository(tmp_path_factory.mktemp("pipeline") / "repository", tiny_weights)
+def repository(tmp_path_factory, shared, tiny_weights, programs) -> Repository:
+    """A repository of the pipeline that was run once for all modules; a copy of this module's."""
+    made = make_once(
+        shared / "repository", lambda folder: make_repository(folder, tiny_weights, programs)
+    )
+    folder = tmp_path_factory.mktemp("pipeline") / "repository"
+    shutil.copytree(made, folder, symlinks=True)
+    return Repository(folder, programs)
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@
         commit = hub.commit("datasets", "owner/name", {"train.jsonl": b"..."})
         ...                                 # run something with env HF_ENDPOINT=hub.endpoint
 
-Models are served in the same way (`hub.commit("models", ...)`). Files that end in LFS suffixes are
-redirected to another host name, as the real hub does; faults are queued with `hub.fail`. What is in
-`hub.files` is served as plain files, with and (`hub.ranges = False`) without range requests.
+Models are served in the same way (`hub.commit("models", ...)`), and written by who has its token.
+Files that end in LFS suffixes are redirected to another host name, as the real hub does; faults are
+queued with `hub.fail`. What is in `hub.files` is served as plain files, with and
+(`hub.ranges = False`) without range requests.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub_uploads import Uploads
 
 LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".gz", ".zst", ".model")
 
@@ -58,6 +61,8 @@ class Hub(ThreadingHTTPServer):
         self.ranges = True
         self.faults: list[Fault] = []
         self.log: list[tuple[str, str, dict[str, str]]] = []
+        self.uploaded: dict[str, bytes] = {}  # sha256 -> a large file that no commit names yet
+        self.messages: list[str] = []  # of the commits that were pushed
         self.lock = threading.Lock()
         self.token = "hf_this_is_the_secret_of_the_test"
 
@@ -91,7 +96,7 @@ class Hub(ThreadingHTTPServer):
         return [h for m, path, h in self.log if m == method and re.search(pattern, path)]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Uploads, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Hub
 
@@ -107,6 +112,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.answer(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
+    def do_PUT(self) -> None:
+        self.do_POST()
+
     def answer(self, body: bytes = b"") -> None:
         url = urlsplit(self.path)
         path = unquote(url.path)
@@ -115,6 +123,8 @@ class Handler(BaseHTTPRequestHandler):
         self.fault = self.server.take_fault(self.command, path)
         if self.fault and self.fault.status:
             return self.send(self.fault.status, b"a planned fault", self.fault.headers)
+        if self.command in ("POST", "PUT") and self.answer_upload(path, body):
+            return None
         if path in self.server.files:
             digest = hashlib.md5(self.server.files[path]).hexdigest()
             when = "Sun, 01 Jan 2023 00:00:00 GMT"
@@ -138,7 +148,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         if repository is None or (repository.private and not allowed):
             return self.error(401, "RepoNotFound")
-        if repository.gated and not allowed and "/resolve/" in self.path:
+        guarded = "/resolve/" in self.path or self.path.endswith("/auth-check")
+        if repository.gated and not allowed and guarded:
             return self.error(403, "GatedRepo")
         sha = repository.branches.get(revision, revision)
         if sha not in repository.commits:
@@ -155,7 +166,10 @@ class Handler(BaseHTTPRequestHandler):
         if verb in ("", "revision"):
             siblings = [sibling(path, data, "blobs" in query) for path, data in files.items()]
             info = {"id": name, "sha": sha, "siblings": siblings, "private": False, "tags": []}
-            return self.send_json({**info, "downloads": 0, "likes": 0})
+            gated = "auto" if self.server.repositories[kind, name].gated else False
+            return self.send_json({**info, "gated": gated, "downloads": 0, "likes": 0})
+        if verb == "auth-check":
+            return self.send_json({})
         entries = tree(files)
         if verb == "paths-info":
             asked = parse_qs(body.decode()).get("paths") or json.loads(body or b"{}").get(

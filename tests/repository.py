@@ -13,14 +13,23 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Repository:
-    """A folder under git and DVC, and the commands that a user would type there."""
+# Of the environment that the tests run in.
+PROGRAMS = [str(Path(sys.executable).parent), os.environ["PATH"]]
 
-    def __init__(self, folder: Path) -> None:
+
+class Repository:
+    """A folder under git and DVC, and the commands that a user would type there.
+
+    Stages are forked from tests/stage_server.py; `plain` is the environment without it, for what
+    is killed or is about how programs are found.
+    """
+
+    def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
-        self.environment = {
+        self.programs = programs
+        self.plain = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join(PROGRAMS),
             "HF_HUB_OFFLINE": "1",
             "TORCHDYNAMO_DISABLE": "1",  # nothing is compiled, and importing it takes seconds
             "GIT_AUTHOR_NAME": "test",
@@ -28,6 +37,7 @@ class Repository:
             "GIT_COMMITTER_NAME": "test",
             "GIT_COMMITTER_EMAIL": "test@localhost",
         }
+        self.environment = self.plain | {"PATH": os.pathsep.join([str(programs), *PROGRAMS])}
 
     def run(self, *command: str, **environment: str) -> str:
         """Run a command to its end; its output, or a failed test with it."""
@@ -61,7 +71,12 @@ class Repository:
         return {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
 
 
-def make_repository(folder: Path, weights: Path) -> Repository:
+def make_repository(
+    folder: Path,
+    weights: Path,
+    programs: Path,
+    change_params: Callable[[Path], None] = lambda _: None,
+) -> Repository:
     """This repository's files with a tiny run in params.yaml, committed after `dvc repro`."""
     names = subprocess.check_output(
         ["git", "ls-files"], cwd=ROOT, text=True, encoding="utf-8"
@@ -73,11 +88,12 @@ def make_repository(folder: Path, weights: Path) -> Repository:
     shutil.rmtree(folder / "metrics", ignore_errors=True)
     (folder / "dvc.lock").unlink(missing_ok=True)
     write_tiny_params(folder, weights)
+    change_params(folder / "params.yaml")
     questions = (
         (ROOT / "data/sample/law.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     )
     (folder / "data/sample/law.jsonl").write_text("".join(questions[:80]), encoding="utf-8")
-    made = Repository(folder)
+    made = Repository(folder, programs)
     made.run("git", "init", "-q", "-b", "main")
     made.commit("start")
     made.run("dvc", "repro")

@@ -7,7 +7,7 @@ from finetune.params import load
 from stages.train.card import write_card
 from tests.conftest import ROOT
 
-METRICS = {"steps": 8, "best_step": 6, "epochs": 3.2, "tokens": 4000}
+METRICS = {"global_step": 8, "best_step": 6, "epochs": 3.2, "tokens": 4000}
 METRICS |= {"eval_loss_first": 6.1, "eval_loss": 5.9}
 
 

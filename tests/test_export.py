@@ -15,6 +15,7 @@ from finetune.checkpoints import seal
 from finetune.model.load import add_lora, load_base, load_tokenizer
 from finetune.params import load
 from finetune.text.prompts import make_words
+from tests import hub_server
 from tools.export import main
 from tools.gguf_file import check_architecture
 
@@ -104,3 +105,48 @@ def test_an_export_that_lost_the_tuning_fails(adapter, monkeypatch):
 def test_gguf_of_another_architecture_is_refused_before_anything_is_merged():
     with pytest.raises(ValueError, match="GGUF is written for llama, mistral only, not for qwen3"):
         check_architecture({"model_type": "qwen3"})
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub's stand-in, to which the real client pushes."""
+    with hub_server.serve() as server:
+        for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.endpoint)
+        yield server
+
+
+def test_push_uploads_what_was_scored_and_nothing_else(adapter, monkeypatch, hub):
+    with pytest.raises(ValueError, match="export/merged is not there: run .* merged. first"):
+        export(monkeypatch, "push", "--to", "me/titles")
+    export(monkeypatch, "merged")
+    with pytest.raises(ValueError, match="HF_TOKEN is not set"):
+        export(monkeypatch, "push", "--to", "me/titles")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
+    with pytest.raises(ValueError, match="the hub answered 401 to me/titles: HF_TOKEN must be one"):
+        export(monkeypatch, "push", "--to", "me/titles")
+    assert not hub.repositories
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    export(monkeypatch, "push", "--to", "me/titles")
+    repository = hub.repositories["models", "me/titles"]
+    assert repository.private
+    pushed = repository.commits[repository.branches["main"]]
+    for path in Path("models/export/merged").iterdir():
+        assert pushed[path.name] == path.read_bytes()
+    assert hub.messages[0].startswith("law-sample of commit ")
+
+
+def test_push_refuses_what_nobody_could_load_or_what_has_lost_the_tuning(adapter, monkeypatch):
+    for kind in ("adapter", "merged"):
+        export(monkeypatch, kind)
+    with pytest.raises(ValueError, match="tiny is not on the hub .* push --form merged"):
+        export(monkeypatch, "push", "--form", "adapter", "--to", "me/titles")
+    path = Path("metrics/export-merged.json")
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["gap"]["value"] = 3.0
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    with pytest.raises(ValueError, match="gap of 3.0, above export.max_loss_gap"):
+        export(monkeypatch, "push", "--to", "me/titles")

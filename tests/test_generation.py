@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from finetune import generation
 from finetune.flat import attention
 from finetune.generation import answer_prompts, batches_by_length, stop_tokens
 
@@ -88,6 +89,28 @@ def test_an_answer_ends_at_its_first_end_token_and_says_so(model, tokenizer):
     assert answer.ended and not whole.ended
     assert answer.tokens < whole.tokens == 12
     assert whole.text.startswith(answer.text)
+
+
+@pytest.mark.parametrize("gives_up", [True, False])
+def test_rows_that_have_ended_leave_the_batch_and_change_no_answer(
+    model, tokenizer, monkeypatch, gives_up
+):
+    """Other layers than those of keys and values stay whole."""
+    texts = [answer.text.split() for answer in _answers(model, tokenizer)]
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(
+        [texts[0][2], texts[1][4], texts[2][4]]
+    )
+    alone = [_answers(model, tokenizer, [prompt])[0] for prompt in PROMPTS]
+    assert len({answer.tokens for answer in alone}) > 2
+    if not gives_up:
+        monkeypatch.setattr(generation, "DynamicLayer", None)
+    sizes = []
+    model.register_forward_pre_hook(
+        lambda _, __, inputs: sizes.append(len(inputs["input_ids"])), with_kwargs=True
+    )
+    assert _answers(model, tokenizer) == alone
+    assert sizes[0] == len(PROMPTS)
+    assert sizes == sorted(sizes, reverse=True) and (sizes[-1] < sizes[0]) == gives_up
 
 
 def test_an_end_token_as_the_last_one_allowed_still_ends_the_answer(model, tokenizer):

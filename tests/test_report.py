@@ -83,7 +83,7 @@ def test_the_page_has_every_part_and_the_numbers_of_the_metrics(page, repository
         "Model, data, licences", "Versions", "Parameters", "Hardware and cost",
     ):  # fmt: skip
         assert title in titles
-    metrics = json.loads((repository.folder / "metrics/tuned.json").read_text())
+    metrics = json.loads((repository.folder / "metrics/tuned.json").read_text(encoding="utf-8"))
     assert f"{metrics['loss']:.3f}" in page
     assert page.count("<article") == metrics["rows"]
     assert "&lt;dt&gt;" not in page and "<mark>" in page
@@ -116,7 +116,7 @@ def test_a_browser_without_a_network_shows_it_at_two_widths_in_both_schemes(
         encoding="utf-8",
     )
     document, console = _browse(said, scheme)
-    metrics = json.loads((repository.folder / "metrics/tuned.json").read_text())
+    metrics = json.loads((repository.folder / "metrics/tuned.json").read_text(encoding="utf-8"))
     desk = {"light": "rgb(246, 248, 251)", "dark": "rgb(12, 17, 27)"}[scheme]
     assert f"<title>shown:{metrics['rows']} shown,overflow:false,desk:{desk}</title>" in document
     assert not console
@@ -131,7 +131,11 @@ def _browse(page: Path, scheme: str) -> tuple[str, list[str]]:
     command += [f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"]
     command += ["--enable-logging=stderr", f"--user-data-dir={page.parent / 'profile'}"]
     done = subprocess.run(
-        [*command, page.as_uri()], capture_output=True, text=True, timeout=90, check=True
+        [*command, page.as_uri()],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=90,
+        check=True,
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -140,7 +144,11 @@ def test_a_failing_gate_fails_the_run_and_keeps_page_and_metrics(clean: Reposito
     clean.set("evaluate.gate", ["loss < 0", "rows > 0"])
     command = ["dvc", "exp", "run", "-n", "strict"]
     done = subprocess.run(
-        command, cwd=clean.folder, env=clean.environment, capture_output=True, text=True
+        command,
+        cwd=clean.folder,
+        env=clean.environment,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode != 0
     assert "FAILED  loss < 0" in done.stdout + done.stderr

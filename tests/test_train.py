@@ -73,7 +73,7 @@ def _metrics(folder: Path) -> dict:
 def test_training_lowers_the_loss_and_counts_what_it_did(finished):
     metrics = _metrics(finished)
     assert metrics["eval_loss"] < metrics["eval_loss_first"] - 0.1
-    assert metrics["steps"] == 8 and metrics["examples"] == 128 and metrics["epochs"] == 3.2
+    assert metrics["global_step"] == 8 and metrics["examples"] == 128 and metrics["epochs"] == 3.2
     assert 0 < metrics["supervised_tokens"] < metrics["tokens"]
     config = json.loads(
         (finished / "models/adapter/adapter_config.json").read_text(encoding="utf-8")
@@ -241,7 +241,7 @@ def test_a_finished_run_goes_on_to_more_steps_and_the_card_says_so(tmp_path, fur
     code, log = sessions.train(folder)
     assert code == 0, log
     metrics, before = _metrics(folder), _metrics(finished)
-    assert metrics["steps"] == 12 and metrics["eval_loss_first"] == before["eval_loss_first"]
+    assert metrics["global_step"] == 12 and metrics["eval_loss_first"] == before["eval_loss_first"]
     card = (folder / "models/adapter/README.md").read_text(encoding="utf-8")
     start = f"step-8 of run {before['fingerprint']}"
     assert f"| continued from | {start}; different: train.max_steps 8 -> 12 |" in card
@@ -313,7 +313,7 @@ def test_training_ends_when_the_evaluation_loss_rises(tmp_path, furnish):
     furnish(tmp_path, train__learning_rate=1.0, train__early_stopping_patience=1)
     assert sessions.train(tmp_path)[0] == 0
     metrics = _metrics(tmp_path)
-    assert metrics["steps"] < 8 and metrics["eval_loss_last"] > metrics["eval_loss_first"]
+    assert metrics["global_step"] < 8 and metrics["eval_loss_last"] > metrics["eval_loss_first"]
     code, log = sessions.train(tmp_path)
     assert code == 0 and "train:" not in log.partition("continuing from")[2]
     assert _metrics(tmp_path) == metrics

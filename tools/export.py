@@ -1,11 +1,13 @@
 """Write the trained model in the form that other tools load, and score that form.
 
     python -m tools.export adapter | merged | gguf | gguf-adapter
+    python -m tools.export push --form merged --to OWNER/NAME
 
 `adapter` is what PEFT, vLLM and SGLang load beside a base model; `merged` one model in 16 bits;
 `gguf` and `gguf-adapter` what llama.cpp and Ollama run. Every form is scored on the test rows that
 the adapter was scored on: metrics/export-KIND.json holds both losses and their difference with its
-interval, and the command fails where that is above export.max_loss_gap.
+interval, and the command fails where that is above export.max_loss_gap. `push` uploads a form that
+was written and scored to the Hugging Face Hub.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from finetune.checkpoints import find_damage
 from finetune.errors import run
 from finetune.params import Params, load
 from finetune.records import write_json
+from tools.push import push
 
 # Of peft's own keys: those that every loader knows.
 KEPT = (
@@ -36,6 +39,8 @@ def main() -> None:
     arguments, params = _parse(), load()
     if damage := find_damage(arguments.adapter):
         raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {arguments.adapter}`")
+    if arguments.kind == "push":
+        return push(arguments, params)
     folder = arguments.out / arguments.kind
     write = {
         "adapter": write_adapter,
@@ -50,8 +55,8 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     log.info(f"written: {folder}")
-    if arguments.rows:
-        score(arguments, params, folder)
+    scored = score(arguments, params, folder) if arguments.rows else None
+    write_full_card(arguments, folder, scored)
 
 
 def _parse() -> argparse.Namespace:
@@ -60,7 +65,7 @@ def _parse() -> argparse.Namespace:
         prog="python -m tools.export",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=[*KINDS, "push"])
     parser.add_argument("--adapter", type=Path, default=Path("models/adapter"))
     parser.add_argument("--out", type=Path, default=Path("models/export"))
     parser.add_argument("--test", type=Path, default=Path("data/prepared/test"))
@@ -74,6 +79,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--type", choices=["f16", "q8_0"], default="f16", help="of gguf")
     parser.add_argument("--rows", type=int, default=100, help="test rows to score; 0: do not")
+    parser.add_argument("--form", choices=KINDS, default="merged", help="what push uploads")
+    parser.add_argument("--to", help="OWNER/NAME of the repository that push writes to")
+    parser.add_argument("--public", action="store_true", help="a repository that push makes")
     return parser.parse_args()
 
 
@@ -81,7 +89,8 @@ def write_adapter(arguments: argparse.Namespace, params: Params, folder: Path) -
     """The adapter as peft lays it out, with a base that can be loaded by the name it gives.
 
     A hub model's name is that of its repository. Any other base is written beside the adapter, as
-    it is before it is quantised, and named by its absolute path.
+    it is before it is quantised, and named by its path from the repository's root, which is the
+    same on every machine.
     """
     from finetune.model.weights import obtain_exactly
 
@@ -95,7 +104,7 @@ def write_adapter(arguments: argparse.Namespace, params: Params, folder: Path) -
     if settings["base"]["model"]["source"] != "hub":
         shutil.copytree(obtain_exactly(settings["base"]), folder / "base")
         where = arguments.out / arguments.kind / "base"
-        kept |= {"base_model_name_or_path": str(where.absolute()), "revision": None}
+        kept |= {"base_model_name_or_path": where.as_posix(), "revision": None}
     write_json(folder / "adapter_config.json", kept)
 
 
@@ -151,7 +160,19 @@ def write_gguf_adapter(arguments: argparse.Namespace, params: Params, folder: Pa
     (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
-def score(arguments: argparse.Namespace, params: Params, folder: Path) -> None:
+def write_full_card(
+    arguments: argparse.Namespace, folder: Path, scored: dict[str, Any] | None
+) -> None:
+    """README.md of the export, from the run; elsewhere than in the run's repository a warning."""
+    from tools.card.making import write_card
+
+    try:
+        write_card(folder, arguments.kind, adapter=arguments.adapter, scored=scored)
+    except ValueError as error:
+        log.warning(f"README.md has no metrics: {error}")
+
+
+def score(arguments: argparse.Namespace, params: Params, folder: Path) -> dict[str, Any]:
     """Write metrics/export-KIND.json. Raises ValueError above export.max_loss_gap."""
     from stages.evaluate.questions import read_questions
 
@@ -170,6 +191,7 @@ def score(arguments: argparse.Namespace, params: Params, folder: Path) -> None:
             f"{metrics['adapter_loss']}: more than export.max_loss_gap {limit} apart; export with "
             "--base quantised, which is what was trained on"
         )
+    return metrics
 
 
 def _losses(
@@ -252,7 +274,7 @@ def _write_base_gguf(arguments: argparse.Namespace, params: Params) -> Path:
 
 def _load_trained(arguments: argparse.Namespace, folder: Path) -> Any:
     """The adapter on its 4-bit base, as it was trained."""
-    from tools.generate import load_assistant
+    from tools.assistant import load_assistant
 
     return load_assistant(arguments.adapter, "auto").model
 

@@ -1,72 +1,130 @@
-"""Answer a question with the trained adapter, in the way that it was trained.
+"""Answer questions with the trained adapter, in the way that it was trained.
+
+    python -m tools.generate "May my landlord ...?"
+    python -m tools.generate --file questions.jsonl --out answers.jsonl
+    python -m tools.generate --chat
 
 Base model, quantisation and prompt come from `settings.json` in the adapter's folder. Weights that
-are not on this machine are fetched. The question is the argument, or standard input.
+are not on this machine are fetched. Without a question standard input is read. Greedy, as in the
+evaluation, unless --temperature is given.
 """
 
 import argparse
-import json
 import logging
+import secrets
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
-
-from finetune.checkpoints import find_damage
 from finetune.errors import run
-from finetune.generation import Answer, answer_prompts
-from finetune.model.load import load_adapter, load_base, load_tokenizer
-from finetune.model.memory import fit_evaluation
-from finetune.model.weights import obtain_exactly
-from finetune.params import Compute, Quantization
-from finetune.text.prompts import bos_ids, encode, holds_special_token, render_prompts
-from finetune.text.templates import Words
+from tools import quick_start
+from tools.question_file import (
+    ANSWER,
+    BASE_ANSWER,
+    check_out,
+    name_row,
+    read_question_rows,
+    write_rows,
+)
 
-BATCH_TOKENS = 8192  # of prompts and answers in one batch, where there are several questions
+if TYPE_CHECKING:  # they import torch, and --help takes a tenth of a second
+    from tools.assistant import Assistant
+    from tools.decoding import Sampling
+
+NEW = "/new"  # a turn that begins another conversation
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Assistant:
-    """A model ready to answer: what `settings.json` says, loaded."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    settings: dict[str, Any]
-
-
 def main() -> None:
     arguments = _parse()
-    questions = read_questions(arguments.question, arguments.lines)
-    assistant = load_assistant(
-        arguments.adapter,
-        arguments.device,
-        base_only=arguments.base_only,
-        low_memory=arguments.low_memory,
-    )
-    prompts = [render(assistant, question, arguments.source) for question in questions]
-    for answer in answer_all(assistant, prompts, arguments.max_new_tokens):
-        print(" ".join(answer.text.split()) if arguments.lines else answer.text)
-        if not answer.ended:
-            log.info(f"(cut after {answer.tokens} tokens; --max-new-tokens allows more)")
+    check(arguments)
+    if arguments.file:
+        answer_file(arguments)
+    elif arguments.chat:
+        converse(arguments)
+    else:
+        answer_questions(arguments)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tools.generate")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        prog="python -m tools.generate",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("question", nargs="?", help="without it standard input is read")
-    parser.add_argument("--lines", action="store_true", help="standard input has a question a line")
-    parser.add_argument("--adapter", type=Path, default=Path("models/adapter"))
-    parser.add_argument("--source", help="whose words to ask with, where sources differ in them")
-    parser.add_argument("--base-only", action="store_true", help="leave the adapter out")
-    parser.add_argument("--low-memory", action="store_true", help="keep weights in 4 bits")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--max-new-tokens", type=int, default=128)
+    ways = parser.add_argument_group("other ways to ask")
+    ways.add_argument("--lines", action="store_true", help="standard input has a question a line")
+    ways.add_argument("--file", type=Path, help="JSON lines: every row is kept, with its answer")
+    ways.add_argument("--out", type=Path, help="of --file; without it standard output")
+    ways.add_argument("--column", default="question", help="of --file (default: question)")
+    ways.add_argument(
+        "--chat", action="store_true", help=f"a turn a line; {NEW} begins another conversation"
+    )
+    ways.add_argument("--stream", action="store_true", help="print the answer as it is written")
+    who = parser.add_argument_group("who answers")
+    who.add_argument("--adapter", type=Path, default=Path("models/adapter"))
+    who.add_argument("--checkpoint", metavar="NAME", help="last or step-N instead of the best")
+    who.add_argument("--checkpoints", type=Path, default=Path("models/checkpoints"))
+    who.add_argument("--base", action="store_true", help="the base model's answer beside it")
+    who.add_argument("--base-only", action="store_true", help="leave the adapter out")
+    who.add_argument("--source", help="whose words to ask with, where sources differ in them")
+    who.add_argument("--low-memory", action="store_true", help="keep weights in 4 bits")
+    who.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    how = parser.add_argument_group("how")
+    how.add_argument("--max-new-tokens", type=int, default=128)
+    how.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")
+    how.add_argument("--top-p", type=float, default=1.0)
+    how.add_argument("--top-k", type=int, default=0, help="0 (default): all")
+    how.add_argument("--seed", type=int, help="the same seed, the same answer")
     return parser.parse_args()
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise ValueError for options out of range, or that do not go together."""
+    each = arguments
+    ways = [("a question", each.question), ("--lines", each.lines), ("--file", each.file)]
+    given = [name for name, value in [*ways, ("--chat", each.chat)] if value]
+    many = each.lines or each.file
+    drawn = each.top_p != 1 or each.top_k
+    wrong = [
+        (len(given) > 1, f"{' and '.join(given)}: give one"),
+        (each.out and not each.file, f"--out is {each.out}: it is for --file"),
+        (each.stream and many, "--stream is for one question; --chat streams by itself"),
+        (each.base and (each.chat or each.lines), "--base is for one question and --file"),
+        (each.base and each.base_only, "--base and --base-only: give one"),
+        (each.checkpoint and each.base_only, "--checkpoint is of the adapter, not --base-only"),
+        (each.max_new_tokens < 1, f"--max-new-tokens is {each.max_new_tokens}: at least 1"),
+        (not 0 <= each.temperature <= 100, f"--temperature is {each.temperature}: 0 to 100"),
+        (not 0 < each.top_p <= 1, f"--top-p is {each.top_p}: above 0, at most 1"),
+        (each.top_k < 0, f"--top-k is {each.top_k}: at least 0"),
+        (drawn and not each.temperature, "--top-p and --top-k need a --temperature above 0"),
+        (each.seed is not None and not 0 <= each.seed < 2**63, f"--seed is {each.seed}: 0 or more"),
+    ]
+    if found := [reason for is_wrong, reason in wrong if is_wrong]:
+        raise ValueError(found[0])
+
+
+def answer_questions(arguments: argparse.Namespace) -> None:
+    """Print the answer to the argument or to standard input, or to each line of it."""
+    questions = read_questions(arguments.question, arguments.lines)
+    assistant, sampling = load(arguments)
+    from tools.assistant import answer_all, render
+
+    prompts = [render(assistant, question, arguments.source) for question in questions]
+    for prompt in prompts:
+        assistant.check_room(prompt, arguments.max_new_tokens)
+    if arguments.lines:
+        for answer in answer_all(assistant, prompts, arguments.max_new_tokens, sampling):
+            print(" ".join(answer.text.split()))
+            _tell_cut(answer.ended, answer.tokens)
+        return
+    for name in ("base", "tuned") if arguments.base else (None,):
+        print(f"{name}: " if name else "", end="")
+        options = {"base": name == "base", "whole": not arguments.stream}
+        print_answer(assistant, prompts[0], sampling, arguments.max_new_tokens, **options)
 
 
 def read_questions(question: str | None, lines: bool) -> list[str]:
@@ -78,77 +136,124 @@ def read_questions(question: str | None, lines: bool) -> list[str]:
     return found
 
 
-def load_assistant(
-    adapter: Path, device: str, *, base_only: bool = False, low_memory: bool = False
-) -> Assistant:
-    """Load the base model as the adapter's settings say, and the adapter on it.
+def load(arguments: argparse.Namespace) -> "tuple[Assistant, Sampling]":
+    """The model, and how it draws; a seed that nobody gave is told, so that it can be repeated."""
+    with quick_start.quick_imports():
+        from tools.assistant import find_checkpoint, load_assistant
+        from tools.decoding import Sampling
 
-    `low_memory` keeps the weights in 4 bits where training had unpacked them. Raises ValueError
-    where a file of the adapter is missing or is not what was saved.
-    """
-    if damage := find_damage(adapter):
-        raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {adapter}`")
-    settings = json.loads((adapter / "settings.json").read_text(encoding="utf-8"))
-    disable_progress_bar()
-    compute = Compute(
-        device=device, dtype=settings["compute_dtype"], num_threads=None, matmul="bfloat16"
-    )
-    quantization = Quantization(**settings["quantization"])
-    if low_memory:
-        quantization = replace(quantization, dequantize=False)
-    weights = obtain_exactly(settings["base"])
-    quantization, _ = fit_evaluation(weights, quantization, compute, BATCH_TOKENS)
-    model = load_base(adapter, quantization, compute, weights)
-    if not base_only:
-        model = load_adapter(model, adapter)
-    return Assistant(model, load_tokenizer(adapter), settings)
+        folder = find_checkpoint(arguments.adapter, arguments.checkpoint, arguments.checkpoints)
+        assistant = load_assistant(
+            arguments.adapter,
+            arguments.device,
+            base_only=arguments.base_only,
+            low_memory=arguments.low_memory,
+            checkpoint=folder,
+        )
+    seed = arguments.seed
+    if seed is None:
+        seed = secrets.randbits(31) if arguments.temperature else 0
+        if arguments.temperature:
+            log.info(f"(--seed {seed})")
+    return assistant, Sampling(arguments.temperature, arguments.top_p, arguments.top_k, seed)
 
 
-def choose_words(settings: dict[str, Any], source: str | None) -> Words:
-    """The words that an adapter was trained with: those of a source, where sources differ.
+def print_answer(
+    assistant: "Assistant",
+    prompt: list[int],
+    sampling: "Sampling",
+    max_new_tokens: int,
+    *,
+    base: bool = False,
+    whole: bool = False,
+) -> str:
+    """Print one answer as it is written, or as a `whole` when it ends; its text."""
+    with assistant.speaking(base) as model:
+        from tools.decoding import Stream, stripped
 
-    Raises ValueError, with the sources, where one must be named or is not there.
-    """
-    known = settings["words"]
-    if source is None and len({json.dumps(each, sort_keys=True) for each in known.values()}) == 1:
-        source = next(iter(known))
-    if source not in known:
-        raise ValueError(f"--source is {source or 'missing'}: name one of {', '.join(known)}")
-    return Words(**known[source])
-
-
-def render(assistant: Assistant, question: str, source: str | None = None) -> list[int]:
-    """A question's prompt in token ids, as preprocess renders it with the words of `source`.
-
-    The question is cut where the prompt would be longer than any in training. Raises ValueError
-    where nothing of it is left, or where it spells a special token.
-    """
-    tokenizer, settings = assistant.tokenizer, assistant.settings
-    if holds_special_token(tokenizer, question):
-        raise ValueError("the question spells a special token of the model; write it otherwise")
-    if settings["mode"] == "causal":
-        return bos_ids(tokenizer) + encode(tokenizer, [question])[0]
-    words = choose_words(settings, source)
-    [rendered] = render_prompts(tokenizer, words, [question], [settings["max_length"]])
-    if rendered is None:
-        raise ValueError(f"the prompt alone is above max_length {settings['max_length']}")
-    if rendered.cut:
-        log.info(f"(the question was cut to {settings['max_length']} tokens with its prompt)")
-    return rendered.ids
+        stream = Stream(model, assistant.tokenizer, prompt, sampling, max_new_tokens)
+        text = ""
+        for piece in stripped(iter(stream)):
+            text += piece
+            print("" if whole else piece, end="", flush=not whole)
+    print(text if whole else "", flush=True)
+    _tell_cut(stream.ended, stream.tokens)
+    return text
 
 
-def answer_all(
-    assistant: Assistant, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> list[Answer]:
-    """The answers in the order of the prompts."""
-    return answer_prompts(
-        assistant.model,
-        assistant.tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_tokens=BATCH_TOKENS,
-        progress=len(prompts) > 1,
-    )
+def answer_file(arguments: argparse.Namespace) -> None:
+    """Write every row of a file with its answer."""
+    added = [BASE_ANSWER, ANSWER] if arguments.base else [ANSWER]
+    rows = read_question_rows(arguments.file, arguments.column, added)
+    check_out(arguments.out, arguments.file)
+    assistant, sampling = load(arguments)
+    from tools.assistant import answer_all, render
+
+    prompts, known = [], assistant.settings.get("words", {})
+    for number, row in enumerate(rows):
+        own = row.get("source")
+        source = arguments.source or (own if isinstance(own, str) and own in known else None)
+        try:
+            prompts.append(render(assistant, row[arguments.column].strip(), source))
+            assistant.check_room(prompts[-1], arguments.max_new_tokens)
+        except ValueError as error:
+            raise ValueError(f"{name_row(arguments.file, number)}: {error}") from None
+    for column in added:
+        base = column == BASE_ANSWER
+        answers = answer_all(assistant, prompts, arguments.max_new_tokens, sampling, base=base)
+        rows = [row | {column: each.text} for row, each in zip(rows, answers, strict=True)]
+        if cut := sum(not answer.ended for answer in answers):
+            log.info(
+                f"({column}: {cut} of {len(answers)} cut after {arguments.max_new_tokens} tokens; "
+                "--max-new-tokens allows more)"
+            )
+    write_rows(arguments.out, rows)
+
+
+def converse(arguments: argparse.Namespace) -> None:
+    """Answer turn after turn; what was said before is part of each prompt."""
+    assistant, sampling = load(arguments)
+    from tools.assistant import render_turns
+
+    turns: list[dict[str, Any]] = []
+    for number, text in enumerate(_read_turns(), start=1):
+        if text == NEW:
+            turns = []
+            continue
+        asked = [*turns, {"role": "user", "content": text}]
+        try:
+            prompt = render_turns(assistant, asked, arguments.source)
+            assistant.check_room(prompt, arguments.max_new_tokens)
+        except ValueError as error:
+            if not sys.stdin.isatty():
+                raise ValueError(f"turn {number}: {error}") from None
+            log.error(f"error: {error}")
+            continue
+        answer = print_answer(assistant, prompt, sampling, arguments.max_new_tokens)
+        turns = [*asked, {"role": "assistant", "content": answer}]
+
+
+def _read_turns() -> Iterator[str]:
+    """Lines with something on them, from the terminal with a prompt, until the end of input."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401 (input() then edits and remembers lines)
+
+        log.info(f"(Ctrl-D ends, {NEW} begins another conversation)")
+    while True:
+        try:
+            line = input("> ") if sys.stdin.isatty() else sys.stdin.readline()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if not line and not sys.stdin.isatty():
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _tell_cut(ended: bool, tokens: int) -> None:
+    if not ended:
+        log.info(f"(cut after {tokens} tokens; --max-new-tokens allows more)")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ trained on the base model in 4 bits ({params.quantization.type}).
 | | |
 |---|---|
 | LoRA | rank {lora.r}, alpha {lora.alpha:g}, dropout {lora.dropout:g}, on {targets} |
-| steps | {metrics["steps"]}, of which the best by evaluation loss is {metrics["best_step"]} |
+| steps | {metrics["global_step"]}, of which the best by evaluation loss is {metrics["best_step"]} |
 | examples in a step | {per_step} for each process |
 | learning rate | {train.learning_rate:g}, {train.lr_scheduler_type} |
 | optimizer | {train.optim} |

@@ -87,7 +87,7 @@ def summarize(state: TrainerState, plan: Plan, trainable: int) -> dict[str, Any]
         "eval_loss_first": round(evaluated[0], 4),
         "eval_loss_last": round(evaluated[-1], 4),
         "best_step": state.best_global_step,
-        "steps": state.global_step,
+        "global_step": state.global_step,
         "epochs": round(plan.epochs(state.global_step), 2),
         **seen,
         "trainable": trainable,

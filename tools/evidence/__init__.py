@@ -1,0 +1,1 @@
+"""`python -m tools.evidence`: what was run, of what, under which licences, and proof of it."""
