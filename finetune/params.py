@@ -30,6 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Split = Literal["all", "train", "validation", "test"]
 Personal = Literal["keep", "mask", "drop"]
+StepOptions = Annotated[dict[Text, dict[str, Any]], Field(min_length=1, max_length=1)]
 
 
 @section
@@ -143,7 +144,8 @@ class Document:
     `system` and `instruction` are the words around this source's questions. `identity` names the
     columns that say which row it is (default: those of the templates), `group` what keeps rows in
     one split, `label` what results are told apart by, `cut` the column that is shortened where a
-    document is too long. `steps` are dotted names of functions of the user's own.
+    document is too long. `steps` are dotted names of functions of the user's own and of filters,
+    each alone or with its options.
     """
 
     prompt: Text | None = None
@@ -157,7 +159,12 @@ class Document:
     label: Text | None = None
     cut: Text | None = None
     normalise: Literal["text", "code", "none"] = "text"
-    steps: list[Text] = field(default_factory=list)
+    steps: list[Text | StepOptions] = field(default_factory=list)
+
+    def named_steps(self) -> list[tuple[str, dict[str, Any]]]:
+        """The dotted name of each step, and its options."""
+        pairs = ({step: {}} if isinstance(step, str) else step for step in self.steps)
+        return [pair for each in pairs for pair in each.items()]
 
     def templates(self) -> dict[str, str]:
         """The templates that are there, by name."""
@@ -380,7 +387,8 @@ def contradictions(params: Params) -> list[str]:
 
 def _describe(error: dict[str, Any], values: Any) -> str:
     """One pydantic error as `key is value: what is allowed`."""
-    parts = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "list["))]
+    kinds = ("literal[", "list[", "dict[", "constrained-str")  # of a union, which pydantic names
+    parts = [str(part) for part in error["loc"] if not str(part).startswith(kinds)]
     key = ".".join(parts) or "the file"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"  {key} is not a key here{_suggestion(parts, values)}"

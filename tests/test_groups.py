@@ -197,14 +197,37 @@ def test_a_group_that_a_source_itself_puts_into_two_splits_leaks(prepare):
     assert prepared.metrics["dropped"]["law"] == {"group_leak": 4}
 
 
-def test_benchmark_questions_inside_of_longer_documents_are_found(prepare, tmp_path):
+def test_benchmark_questions_inside_of_longer_documents_are_found(prepare, tmp_path, caplog):
     asked = [f"{said(('exam', n), 9)} {n}?" for n in range(50)]
     lines = [json.dumps({"question": each, "choices": ["yes", "no"]}) for each in asked]
     (tmp_path / "exam.jsonl").write_text("\n".join(lines), encoding="utf-8")
     texts = [{"text": f"{said(n, 90)} {asked[n]} {said(-n, 90)}"} for n in range(50)]
     texts += [{"text": f"{said(('other', n), 180)} yes no"} for n in range(50)]
     changes = {"validation_share": 0.0, "test_share": 0.0, "max_length": 256}
-    prepared = prepare(texts, mode="causal", leak_files=["exam.jsonl"], **changes)
+    with caplog.at_level("WARNING"):
+        prepared = prepare(texts, mode="causal", leak_files=["exam.jsonl"], **changes)
     assert prepared.metrics["dropped"]["law"] == {"leak_file": 50}
     assert sorted(places(prepared)) == list(range(50, 100))
     assert prepared.rejects[7]["of"].startswith("exam.jsonl:")
+    [told] = [each for each in caplog.messages if "documents of law" in each]
+    assert told.startswith("50 of 100 documents of law hold a text of preprocess.leak_files")
+    assert "take the texts out of preprocess.leak_files" in told
+    with pytest.raises(ValueError, match=r"leak_file 50\): if these are no copies .*leak_files$"):
+        prepare(texts[:50], mode="causal", leak_files=["exam.jsonl"], **changes)
+
+
+def test_documents_that_a_long_part_makes_alike_are_told_with_the_way_out(prepare, caplog):
+    """Too few for the part to be found to be common, so all but one go."""
+    rules = said("rules", 200)
+    rows = [{"body": f"{rules}\n{said(n, 4)}", "title": "The same title"} for n in range(12)]
+    with caplog.at_level("WARNING"), pytest.raises(ValueError) as error:
+        prepare([("train", row) for row in rows] + [("test", rows[0]), ("validation", rows[1])],
+                own=("train", "validation", "test"), max_leak_share=1.0)  # fmt: skip
+    message = str(error.value)
+    assert "no training document of law is left" in message and "near_leak" in message
+    assert "documents.law.instruction" in message and "near_duplicates: false" in message
+    caplog.clear()
+    prepare(rows)
+    [told] = [each for each in caplog.messages if "documents of law" in each]
+    assert "of 12 documents of law resemble another one" in told
+    assert "documents.law.instruction" in told

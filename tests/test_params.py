@@ -126,6 +126,7 @@ def test_a_misspelt_key_is_answered_with_the_right_one(problems):
         ({"mixture.law": -1.0}, "mixture.law is -1.0"),
         ({"documents": {}}, "law is missing in documents"),
         ({"documents.law": {"text": "{body}"}}, "preprocess.mode completion wants answer, prompt"),
+        ({"documents.law.steps": [3]}, "documents.law.steps.0 is 3: input should be an object"),
         ({"preprocess.validation_share": 0.9}, "leave nothing to train on"),
         ({"preprocess.selectors": {"web": {"title": "h1"}}}, "there is no source of that name"),
         ({"data.files": {}}, "data has no source"),

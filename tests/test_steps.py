@@ -1,5 +1,6 @@
 """The way of a row: its order, steps of the user's own, and what each drops and mends."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +51,21 @@ def no_address():
     return RegexFilter("www")
 
 
+def no_more_than(document, most, word="aye"):
+    if document.row["body"].count(word) > most:
+        raise Rejected("too_often")
+    return document
+
+
+def keeps_columns(row, names):
+    return {name: row[name] for name in names}
+
+
+class Fails:
+    def filter(self, doc):
+        return doc.text[9_999]
+
+
 short = Short()
 NUMBER = 3
 """
@@ -66,6 +82,7 @@ def prepare(tmp_path, monkeypatch, tiny_base, write_params):
     (tmp_path / "steps").mkdir()
     (tmp_path / "steps/__init__.py").write_text("", encoding="utf-8")
     (tmp_path / "steps/mine.py").write_text(MINE, encoding="utf-8")
+    shutil.copy(Path(__file__).parents[1] / "steps/language.py", tmp_path / "steps")
 
     def run(rows, document=None, mode="completion", workers=1, **changes):
         write_source(tmp_path, "law", rows)
@@ -127,6 +144,47 @@ def test_a_filter_of_datatrove_itself_is_a_step(prepare):
     ]
     prepared = prepare(texts, {"text": "{text}", "steps": ["steps.mine.no_address"]}, mode="causal")
     assert prepared.metrics["dropped"]["law"] == {"no_address": 20}
+
+
+def test_options_of_params_are_those_of_the_step(prepare):
+    some = [{**row, "body": row["body"] + " aye" * n, "more": n} for n, row in enumerate(rows())]
+    steps = [
+        {"steps.mine.keeps_columns": {"names": ["body", "title"]}},
+        {"steps.mine.no_more_than": {"most": 9}},
+    ]
+    one = prepare(some, {"steps": steps})
+    assert one.metrics["dropped"]["law"] == {"too_often": 30}
+    files = one.bytes()
+    assert prepare(some, {"steps": steps}, workers=2).bytes() == files
+    steps[1]["steps.mine.no_more_than"] |= {"word": "color"}
+    assert prepare(some, {"steps": steps}).metrics["dropped"] == {}
+
+
+def test_what_datatroves_filter_takes_is_an_option_too(prepare):
+    texts = [{"text": f"www.example.org/{n}" if n % 2 else f"A fine row, {n}"} for n in range(40)]
+    steps = [{"datatrove.pipeline.filters.RegexFilter": {"regex_exp": "www"}}]
+    prepared = prepare(texts, {"text": "{text}", "steps": steps}, mode="causal")
+    assert prepared.metrics["dropped"]["law"] == {"regexfilter": 20}
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("steps.mine.no_more_than", "with no options, which it does not take: missing a required"),
+        ({"steps.mine.no_more_than": {"most": 1, "wrd": "x"}}, "unexpected keyword argument 'wrd'"),
+        ({"steps.mine.Short": {"most": 1}}, "with options {'most': 1}, which it does not take"),
+        ({"steps.mine.short": {"most": 1}}, "but it is neither a class nor a function"),
+        ({"steps.mine.Fails": {}}, "steps.mine.Fails failed on law:0: IndexError: string index"),
+        ({"steps.mine.Short": {}, "steps.mine.short": {}}, "at most 1 item"),
+        ("steps.language.LanguageFilter", "missing 1 required positional argument: 'languages'"),
+        ({"steps.language.LanguageFilter": {"languages": ["english"]}}, "languages is ['english']"),
+        ({"steps.language.LanguageFilter": {"languages": "en"}}, "give a list of codes, of ace, "),
+    ],
+)
+def test_options_that_a_step_does_not_take_are_named_in_one_line(prepare, step, message):
+    with pytest.raises(ValueError, match=r"documents.law.steps|failed on") as error:
+        prepare(rows(), {"steps": [step]})
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from stages.preprocess.report import explain_empty, refused_by_source, summarise
 from stages.preprocess.shards import count_by_source
 from stages.preprocess.splits import TEST, TRAIN, VALIDATION
 from stages.preprocess.unnamed import put_aside
-from stages.preprocess.verdicts import judge, leak_share
+from stages.preprocess.verdicts import judge, leak_share, tell_alike
 from stages.preprocess.work import open_work
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def main() -> None:
         check_rejected(params, count_by_source(shards))
         verdicts = judge(params, shards, find_relations(work, shards, params.preprocess))
         leak = leak_share(params, shards, verdicts)
+        tell_alike(shards, verdicts)
         examples = make_examples(work, params, paths.base, shards, verdicts.split)
         check_rejected(params, count_by_source(shards), refused_by_source(shards, examples))
         explain_empty(params, shards, verdicts, examples)

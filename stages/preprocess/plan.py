@@ -56,7 +56,7 @@ def read_source(params: Params, name: str, raw: Path) -> Source:
         for key, text in (("group", entry.group), ("label", entry.label))
         if text
     }
-    on_rows, _ = load_steps(entry.steps, name)
+    on_rows, _ = load_steps(entry.named_steps(), name)
     chosen = {f"identity {each}": Template((("", each),)) for each in entry.identity or ()}
     if not on_rows:  # which may make columns of their own
         _check(params, raw / name, {**templates, **extra, **chosen}, name)
@@ -69,7 +69,7 @@ def read_source(params: Params, name: str, raw: Path) -> Source:
         label=extra.get("label"),
         identity=tuple(entry.identity or ()),
         normalise=entry.normalise,
-        steps=tuple(entry.steps),
+        steps=tuple(entry.named_steps()),
         settings=params.preprocess,
     )
 

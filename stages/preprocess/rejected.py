@@ -19,12 +19,12 @@ def check_rejected(
     unusable, with each reason and three rows of it.
 
     Counted is what is broken, empty or of a wrong length, and what cannot be tokenised (`refused`,
-    reason and origin); not duplicates, the mixture, personal data or steps of the user's own.
+    reason and origin); not duplicates, the mixture, personal data or steps that params name.
     """
     limit, problems = params.preprocess.max_rejected_share, []
     for source, each in counts.items():
         rows = sum(count.rows for count in each)
-        own = {name.rpartition(".")[2] for name in params.documents[source].steps}
+        own = {name.rpartition(".")[2] for name, _ in params.documents[source].named_steps()}
         lost = [
             (reason, origin, text)
             for count in each

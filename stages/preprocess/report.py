@@ -20,7 +20,7 @@ from stages.preprocess.mixture import Share
 from stages.preprocess.shards import Shards, count_by_source, open_shard, read_shard, total
 from stages.preprocess.splits import TRAIN
 from stages.preprocess.tokenise import read_examples
-from stages.preprocess.verdicts import LEAK_FILE, REASONS, Verdicts
+from stages.preprocess.verdicts import LEAK_FILE, REASONS, Verdicts, way_out
 
 ORIGINS = pa.schema(
     [(name, pa.string()) for name in ("id", "source", "split", "origin", "license")]
@@ -77,9 +77,11 @@ def explain_empty(params: Params, shards: Shards, verdicts: Verdicts, examples: 
         each = _rejects(shards, verdicts, examples, everything)
         reasons = Counter(reject.reason for reject in each if reject.source == name)
         told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        first = max(reasons, key=reasons.__getitem__, default="")
+        without = f", or set mixture.{name}: 0" if len(names) > 1 else ""
         raise ValueError(
             f"mixture.{name} is {params.mixture[name]}, but no training document of {name} is left "
-            f"({told or 'it has no row'})"
+            f"({told or 'it has no row'}): {way_out(first, name)}{without}"
         )
 
 

@@ -1,8 +1,8 @@
 """The way of a row: `way` is the list of steps, and its order is the order of the work.
 
 A step takes a `Document` and gives it back, changed or not, or raises `Rejected` with a reason. It
-counts in `document.mended` what it changes. Steps of the user's own are named in
-`documents.NAME.steps`; custom.py says what may be one.
+counts in `document.mended` what it changes. Steps of the user's own, and filters of language and
+quality, are named in `documents.NAME.steps`; custom.py says what may be one.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ class Source:
     label: Template | None
     identity: tuple[str, ...]  # columns; none means those of the templates
     normalise: str
-    steps: tuple[str, ...]  # dotted names
+    steps: tuple[tuple[str, dict[str, Any]], ...]  # dotted names and options
     settings: Preprocess
 
 

@@ -26,6 +26,19 @@ log = logging.getLogger(__name__)
 REASONS = ("", "duplicate", "near_duplicate", "leak", "near_leak", "group_leak", "leak_file")
 _DUPLICATE, _NEAR, LEAK, NEAR_LEAK, GROUP_LEAK, LEAK_FILE = range(1, len(REASONS))
 _LEAKS = (LEAK, NEAR_LEAK, GROUP_LEAK)
+_TOLD = {_NEAR: "resemble another one", LEAK_FILE: "hold a text of preprocess.leak_files"}
+_WAYS_OUT = {
+    ("duplicate",): "its documents are the same: look at what its templates in documents.{0} name",
+    ("leak", "group_leak"): "mend the splits that it comes with, or fetch it without them "
+    "(files: {{}}) to have it split here",
+    ("near_duplicate", "near_leak"): "if its documents are alike only in a long instruction, write "
+    "that into documents.{0}.instruction; if they are to stay, raise "
+    "preprocess.duplicate_similarity or set preprocess.near_duplicates: false",
+    ("leak_file",): "if these are no copies of evaluation texts, raise "
+    "preprocess.duplicate_similarity (the share of a text that a document may hold), or take the "
+    "texts out of preprocess.leak_files",
+}
+MUCH = 0.2  # of a source's documents: more that are left out for a likeness are told
 _VERDICT = np.dtype([("document", "<i8"), ("other", "<i8"), ("reason", "<i8")])
 
 
@@ -83,6 +96,32 @@ def leak_share(params: Params, shards: Shards, verdicts: Verdicts) -> float:
             "preprocess.near_duplicates: false"
         )
     return share
+
+
+def way_out(reason: str, source: str) -> str:
+    """What somebody can do who wants to keep the documents of a source."""
+    found = (way for reasons, way in _WAYS_OUT.items() if reason in reasons)
+    default = "mend the source, or its templates and steps in documents.{0}"
+    return next(found, default).format(source)
+
+
+def tell_alike(shards: Shards, verdicts: Verdicts) -> None:
+    """Say it where near-duplicates or leak files cost a source more than MUCH of its documents."""
+    counts: dict[str, np.ndarray] = {}
+    documents: dict[str, int] = {}
+    bounds = zip(shards.sources, shards.starts, shards.starts[1:], strict=False)
+    for source, start, end in bounds:
+        low, high = np.searchsorted(verdicts.left_out["document"], [start, end])
+        reasons = np.bincount(verdicts.left_out["reason"][low:high], minlength=len(REASONS))
+        counts[source] = counts.get(source, 0) + reasons
+        documents[source] = documents.get(source, 0) + end - start
+    for source, reasons in counts.items():
+        for number, what in _TOLD.items():
+            if reasons[number] > MUCH * documents[source]:
+                log.warning(
+                    f"{reasons[number]} of {documents[source]} documents of {source} {what} and "
+                    f"are left out: {way_out(REASONS[number], source)}"
+                )
 
 
 def _missing(params: Params, shards: Shards) -> np.ndarray:
