@@ -87,16 +87,21 @@ class Stream:
             yield held
 
     def _pieces(self) -> Iterator[str]:
-        """Pieces of whole characters. What is left of one at the end is not shown."""
-        decoder = DecodeStream(skip_special_tokens=True)
+        """Pieces of whole characters; at the end what is left of one, as decoding shows it."""
+        decoder, shown, written = DecodeStream(skip_special_tokens=True), "", []
         while self.tokens < self._limit:
             token = int(next(self._ids))
             if token in self._ends:
                 self.ended = True
-                return
+                break
             self.tokens += 1
+            written.append(token)
             if piece := decoder.step(self._tokenizer.backend_tokenizer, token):
+                shown += piece
                 yield piece
+        whole = self._tokenizer.decode(written, skip_special_tokens=True)
+        if whole.startswith(shown) and whole != shown:
+            yield whole[len(shown) :]
 
 
 def stripped(pieces: Iterator[str]) -> Iterator[str]:
