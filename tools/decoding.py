@@ -1,6 +1,7 @@
 """Answers token by token: greedy or drawn with a seed, of one prompt as a stream or of many."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -89,16 +90,17 @@ class Stream:
     def _pieces(self) -> Iterator[str]:
         """Pieces of whole characters; at the end what is left of one, as decoding shows it."""
         decoder, shown, written = DecodeStream(skip_special_tokens=True), "", []
-        while self.tokens < self._limit:
-            token = int(next(self._ids))
-            if token in self._ends:
-                self.ended = True
-                break
-            self.tokens += 1
-            written.append(token)
-            if piece := decoder.step(self._tokenizer.backend_tokenizer, token):
-                shown += piece
-                yield piece
+        with closing(self._ids):
+            while self.tokens < self._limit:
+                token = int(next(self._ids))
+                if token in self._ends:
+                    self.ended = True
+                    break
+                self.tokens += 1
+                written.append(token)
+                if piece := decoder.step(self._tokenizer.backend_tokenizer, token):
+                    shown += piece
+                    yield piece
         whole = self._tokenizer.decode(written, skip_special_tokens=True)
         if whole.startswith(shown) and whole != shown:
             yield whole[len(shown) :]
