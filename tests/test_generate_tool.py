@@ -172,6 +172,39 @@ def test_turns_with_a_system_of_their_own_are_rendered_as_they_are(assistant):
     assert plain == f"<s>system\nbe brief</s><s>user\n{OTHER}</s><s>assistant\n"
 
 
+def test_a_plain_prompt_has_no_turns(assistant, monkeypatch):
+    words = assistant.settings["words"]["law"] | {"template": "plain"}
+    monkeypatch.setitem(assistant.settings, "words", {"law": words})
+    question = {"role": "user", "content": QUESTION}
+    assert render_turns(assistant, [question]) == render(assistant, QUESTION)
+    with pytest.raises(ValueError, match="prompt.template plain, which has no turns"):
+        render_turns(assistant, [question, {"role": "assistant", "content": "a"}, question])
+
+
+def test_a_source_must_be_named_where_sources_differ_and_a_row_may_name_its_own(
+    adapter, assistant, ask, monkeypatch
+):
+    settings = json.loads((adapter / "settings.json").read_text(encoding="utf-8"))
+    words = settings["words"]["law"]
+    settings["words"]["other"] = words | {"instruction": "which animal is it"}
+    monkeypatch.setitem(assistant.settings, "words", settings["words"])
+    with pytest.raises(ValueError, match="source is missing: name one of law, other"):
+        render(assistant, QUESTION)
+    partial = Path("models/.partial")
+    shutil.copytree(adapter, partial)
+    (partial / "checksums.json").unlink()
+    (partial / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    seal(partial, adapter)
+    by_option = ask(QUESTION, "--source", "other")
+    assert by_option != ask(QUESTION, "--source", "law")
+    write_lines("in.jsonl", {"question": QUESTION, "source": "other"})
+    [row] = read_lines(ask("--file", "in.jsonl"))
+    assert row["answer"] + "\n" == by_option
+    write_lines("in.jsonl", {"question": QUESTION, "source": "elsewhere"})
+    with pytest.raises(ValueError, match="in.jsonl:1: source is missing"):
+        ask("--file", "in.jsonl")
+
+
 def test_the_same_seed_draws_the_same_answer_alone_and_among_others(adapter, ask, assistant):
     drawn = ("--temperature", "1.5", "--top-k", "50", "--top-p", "0.95")
     answers = {seed: ask(QUESTION, *drawn, "--seed", seed) for seed in ("1", "2", "3")}
