@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,41 @@ def furnish(tiny_base, tiny_prepared, write_params) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base, write_params, tmp_path_factory) -> Path:
+    """models/adapter of the tiny model, trained by chance, with its tokenizer and settings."""
+    import torch
+
+    from finetune.checkpoints import seal
+    from finetune.model.load import add_lora, load_base, load_tokenizer
+    from finetune.params import load
+    from finetune.text.prompts import make_words
+
+    models = tmp_path_factory.mktemp("trained")
+    write_params(models)
+    params = load(models / "params.yaml")
+    model = add_lora(load_base(tiny_base, params.quantization, params.compute), params.lora, 0)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    partial, folder = models / ".adapter", models / "adapter"
+    model.save_pretrained(partial)
+    load_tokenizer(tiny_base).save_pretrained(partial)
+    settings = {
+        "name": "tiny",
+        "base": json.loads((tiny_base / "manifest.json").read_text(encoding="utf-8")),
+        "quantization": asdict(params.quantization),
+        "compute_dtype": "float32",
+        "mode": "completion",
+        "words": {"law": asdict(make_words(params.prompt, params.documents["law"]))},
+        "max_length": 200,
+    }
+    (partial / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    seal(partial, folder)
+    return folder
 
 
 @pytest.fixture

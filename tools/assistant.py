@@ -84,9 +84,13 @@ def find_checkpoint(adapter: Path, name: str | None, checkpoints: Path) -> Path:
             there = ", ".join(steps) or "no step"
             raise ValueError(f"--checkpoint is {name}: in {checkpoints} there is {there}")
         folder = found
-    if damage := find_damage(folder):
-        raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {adapter}`")
+    _check_whole(folder)
     return folder
+
+
+def _check_whole(folder: Path) -> None:
+    if damage := find_damage(folder):
+        raise ValueError(f"{damage}: run `dvc repro`, or `dvc pull {folder}`")
 
 
 def load_assistant(
@@ -103,7 +107,7 @@ def load_assistant(
     folder with other weights of the same adapter. Raises ValueError where a file of the adapter
     is missing or is not what was saved.
     """
-    find_checkpoint(adapter, None, adapter)
+    _check_whole(adapter)
     settings = read_settings(adapter)
     disable_progress_bar()
     compute = Compute(
@@ -134,7 +138,10 @@ def choose_words(settings: dict[str, Any], source: str | None) -> Words:
     if source is None and len({json.dumps(each, sort_keys=True) for each in known.values()}) == 1:
         source = next(iter(known))
     if source not in known:
-        raise ValueError(f"--source is {source or 'missing'}: name one of {', '.join(known)}")
+        raise ValueError(
+            f"source is {source or 'missing'}: name one of {', '.join(known)}, whose words differ "
+            "(--source, or source in a request)"
+        )
     return Words(**known[source])
 
 

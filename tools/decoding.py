@@ -1,6 +1,7 @@
 """Answers token by token: greedy or drawn with a seed, of one prompt as a stream or of many."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -87,16 +88,22 @@ class Stream:
             yield held
 
     def _pieces(self) -> Iterator[str]:
-        """Pieces of whole characters. What is left of one at the end is not shown."""
-        decoder = DecodeStream(skip_special_tokens=True)
-        while self.tokens < self._limit:
-            token = int(next(self._ids))
-            if token in self._ends:
-                self.ended = True
-                return
-            self.tokens += 1
-            if piece := decoder.step(self._tokenizer.backend_tokenizer, token):
-                yield piece
+        """Pieces of whole characters; at the end what is left of one, as decoding shows it."""
+        decoder, shown, written = DecodeStream(skip_special_tokens=True), "", []
+        with closing(self._ids):
+            while self.tokens < self._limit:
+                token = int(next(self._ids))
+                if token in self._ends:
+                    self.ended = True
+                    break
+                self.tokens += 1
+                written.append(token)
+                if piece := decoder.step(self._tokenizer.backend_tokenizer, token):
+                    shown += piece
+                    yield piece
+        whole = self._tokenizer.decode(written, skip_special_tokens=True)
+        if whole.startswith(shown) and whole != shown:
+            yield whole[len(shown) :]
 
 
 def stripped(pieces: Iterator[str]) -> Iterator[str]:

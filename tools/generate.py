@@ -229,7 +229,13 @@ def converse(arguments: argparse.Namespace) -> None:
                 raise ValueError(f"turn {number}: {error}") from None
             log.error(f"error: {error}")
             continue
-        answer = print_answer(assistant, prompt, sampling, arguments.max_new_tokens)
+        try:
+            answer = print_answer(assistant, prompt, sampling, arguments.max_new_tokens)
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            log.info("\n(stopped: this turn is not remembered)")
+            continue
         turns = [*asked, {"role": "assistant", "content": answer}]
 
 
@@ -238,7 +244,7 @@ def _read_turns() -> Iterator[str]:
     if sys.stdin.isatty():
         import readline  # noqa: F401 (input() then edits and remembers lines)
 
-        log.info(f"(Ctrl-D ends, {NEW} begins another conversation)")
+        log.info(f"(Ctrl-D ends, Ctrl-C stops an answer, {NEW} begins another conversation)")
     while True:
         try:
             line = input("> ") if sys.stdin.isatty() else sys.stdin.readline()
