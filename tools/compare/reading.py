@@ -20,16 +20,16 @@ class Run:
 
 def read_run(name: str, model: str) -> Run:
     """The run of a revision. Raises ValueError where it has none, with what would bring it."""
-    revision = _resolve(name)
+    revision = resolve(name)
     path = f"data/predictions/{model}.jsonl"
-    predictions = parse_predictions(_read(name, revision, path), f"{path} of {name}")
+    predictions = parse_predictions(read_file(name, revision, path), f"{path} of {name}")
     if not predictions:
         raise ValueError(f"{path} of {name} has no row")
-    metrics = json.loads(_read(name, revision, f"metrics/{model}.json"))
-    return Run(name, predictions, metrics, _asked(_read(name, revision, "params.yaml")))
+    metrics = json.loads(read_file(name, revision, f"metrics/{model}.json"))
+    return Run(name, predictions, metrics, _asked(read_file(name, revision, "params.yaml")))
 
 
-def _resolve(name: str) -> str | None:
+def resolve(name: str) -> str | None:
     """The commit of a commit, branch, tag or experiment; None for the workspace."""
     if name == "workspace":
         return None
@@ -50,7 +50,7 @@ def _resolve(name: str) -> str | None:
             ) from None
 
 
-def _read(name: str, revision: str | None, path: str) -> str:
+def read_file(name: str, revision: str | None, path: str) -> str:
     """A file's text as of a commit, from Git or from DVC's cache or remote."""
     if revision is None:
         try:
