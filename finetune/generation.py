@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from finetune.flat.attention import takes_flat
 from finetune.text.templates import stop_ids
@@ -127,21 +128,37 @@ class Batch:
     def answer(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int
     ) -> list[Answer]:
-        """Each prompt's most likely next token, again and again until it ends or is too long."""
+        """Each prompt's most likely next token, again and again until it ends or is too long.
+
+        Rows that have ended leave the batch once they are a quarter of it, where the cache's
+        layers can give rows up: what is left costs what it would alone.
+        """
         stops = torch.tensor(stop_tokens(model, tokenizer), device=self.ids.device)
         token, mask = self.ids[:, self.width - 1 : self.width], self.mask[:, : self.width]
-        position = mask.sum(1, keepdim=True) - 1
-        written: list[torch.Tensor] = []
-        ended = torch.zeros_like(token, dtype=torch.bool)
-        while len(written) < max_new_tokens and not ended.all():
+        written: list[list[int]] = [[] for _ in token]
+        rows, ended = list(range(len(token))), torch.zeros_like(token[:, 0], dtype=torch.bool)
+        for _ in range(max_new_tokens):
+            position = mask.sum(1, keepdim=True) - 1
             inputs = {"input_ids": token, "attention_mask": mask, "position_ids": position}
             output = model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
             token = output.logits.argmax(-1)
-            written.append(token)
-            ended |= torch.isin(token, stops)
-            mask, position = torch.cat([mask, torch.ones_like(token)], dim=1), position + 1
-        rows = torch.cat(written, dim=1).tolist()
-        return [_until_stop(row, stops.tolist(), tokenizer) for row in rows]
+            for row, new in zip(rows, token[:, 0].tolist(), strict=True):
+                written[row].append(new)
+            ended |= torch.isin(token[:, 0], stops)
+            if ended.all():
+                break
+            if ended.sum() * 4 >= len(rows) and _gives_rows_up(self.cache):
+                kept = (~ended).nonzero()[:, 0]
+                self.cache.batch_select_indices(kept)
+                token, mask, ended = token[kept], mask[kept], ended[kept]
+                rows = [rows[at] for at in kept.tolist()]
+            mask = torch.cat([mask, torch.ones_like(token)], dim=1)
+        return [_until_stop(row, stops.tolist(), tokenizer) for row in written]
+
+
+def _gives_rows_up(cache: DynamicCache) -> bool:
+    """Whether all that it holds of a row are keys and values; recurrent states stay as they are."""
+    return {type(layer) for layer in cache.layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
