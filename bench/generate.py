@@ -33,8 +33,8 @@ from finetune.model.load import load_adapter, load_base, load_tokenizer
 from finetune.params import load
 from stages.evaluate.questions import read_questions
 
-WARMUP = 8  # questions, before anything is measured
-SINGLE_SHARE = 8  # of so many questions one is asked alone
+WARMUP = 4  # questions, before anything is measured
+SINGLE_SHARE = 4  # of so many questions one is asked alone
 Answers = tuple[int, int]  # tokens written without end tokens, answers that ended by themselves
 
 
