@@ -81,7 +81,7 @@ def compare_two(
     first: Run, second: Run, *, metric: str | None, anyway: bool, samples: int, seed: int
 ) -> Pair:
     """Raises ValueError where the rows or the prompt differ and `anyway` was not said."""
-    one, two, notes = _shared(first, second, anyway)
+    one, two, notes = shared_rows(first, second, anyway)
     shared = [name for name in names(one) if name in names(two)]
     if [each.tokens for each in one] != [each.tokens for each in two]:
         shared.remove("loss")
@@ -109,7 +109,7 @@ def compare_two(
     )
 
 
-def _shared(
+def shared_rows(
     first: Run, second: Run, anyway: bool
 ) -> tuple[list[Prediction], list[Prediction], list[str]]:
     """The rows of the same question and reference, and what differs between the runs."""
