@@ -182,7 +182,7 @@ def write_params(tiny_weights) -> Callable[..., None]:
     def write(folder: Path, **changes: object) -> None:
         from ruamel.yaml import YAML
 
-        values = YAML(typ="safe").load(ROOT / "params.yaml")
+        values = YAML(typ="safe").load(ROOT / "presets/law-sample.yaml")
         values["model"] = _model(tiny_weights)
         values["compute"] = {
             "device": "cpu",

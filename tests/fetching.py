@@ -24,7 +24,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 
 def write_params(folder: Path, kind: str, name: str, source: dict[str, Any]) -> None:
     """The committed params.yaml with one source of our own."""
-    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    values = YAML(typ="safe").load(ROOT / "presets/law-sample.yaml")
     values["data"] = {"files": {}, "urls": {}, "hub": {}, "web": {}, kind: {name: source}}
     values["preprocess"] |= {"mode": "causal", "selectors": {}}
     values["documents"], values["mixture"] = {name: {"text": "{text}"}}, {name: 1.0}

@@ -102,9 +102,9 @@ def make_repository(
 
 
 def write_tiny_params(folder: Path, weights: Path) -> None:
-    """params.yaml with a run that takes seconds."""
+    """params.yaml with a run of presets/law-sample.yaml that takes seconds."""
     yaml = YAML()
-    values = yaml.load(folder / "params.yaml")
+    values = yaml.load(folder / "presets/law-sample.yaml")
     values["model"] |= {"source": "folder", "name": "tiny", "revision": None, "file": None}
     values["model"] |= {"sha256": None, "folder": str(weights)}
     values["compute"]["num_threads"] = 1

@@ -15,7 +15,7 @@ def _card(continued: dict | None = None, **model: str) -> ModelCard:
     manifest = {"model": {"source": "hub", "name": "a/b", "revision": "f" * 40, "license": "mit"}}
     manifest["model"] |= model
     run = {"metrics": METRICS, "continued": continued}
-    return ModelCard(write_card(load(ROOT / "params.yaml"), manifest, run))
+    return ModelCard(write_card(load(ROOT / "presets/law-sample.yaml"), manifest, run))
 
 
 @pytest.mark.parametrize(

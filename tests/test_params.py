@@ -14,7 +14,7 @@ PRESETS = sorted(Path("presets").glob("*.yaml"))
 
 @pytest.fixture
 def values() -> dict:
-    return YAML(typ="safe").load(Path("params.yaml"))
+    return YAML(typ="safe").load(Path("presets/law-sample.yaml"))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_file_is_in_the_form_that_exp_run_writes(path):
 def test_scientific_notation_without_a_dot_is_a_number(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
-        Path("params.yaml")
+        Path("presets/law-sample.yaml")
         .read_text(encoding="utf-8")
         .replace("learning_rate: 0.002", "learning_rate: 1e-05"),
         encoding="utf-8",

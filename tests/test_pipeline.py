@@ -55,6 +55,7 @@ READERS = {
     "evaluate.max_new_tokens": SCORED | {"fetch_model"},
     "evaluate.gate": {"gate"},
     "export": set(),
+    "export.kinds": {"export@adapter"},
 }
 
 
@@ -94,6 +95,8 @@ def change(values: dict, key: str) -> None:
         values = values[parent]
     if key in ("model.folder", "launch.config", "data.files.law.path"):
         values[f"{last}_"] = 1
+    elif key == "export.kinds":
+        values[last] = ["adapter"]
     else:
         values[last] = "changed" if values[last] != "changed" else "other"
 

@@ -78,13 +78,12 @@ def how_it_was_made(record: Record) -> str:
     did = {key: record.value(TRAIN, f"/{key}") for key in
            ("global_step", "best_step", "epochs", "tokens", "trainable", "eval_loss_first",
             "eval_loss")}  # fmt: skip
-    steps = did["global_step"] or record.value(TRAIN, "/steps")
     checkpoint = record.param("evaluate", "evaluate/checkpoint")
     rows = [
         ["LoRA", f"rank {lora['r']}, alpha {show(lora['alpha'])}, dropout "
                  f"{show(lora['dropout'])}, on {targets}"],
         ["trained values", show(did["trainable"])],
-        ["steps", f"{steps}, the best by evaluation loss {did['best_step']}; scored: "
+        ["steps", f"{did['global_step']}, the best by evaluation loss {did['best_step']}; scored: "
                   f"{checkpoint}"],
         ["examples in a step", f"{train['per_device_train_batch_size']} x "
                                f"{train['gradient_accumulation_steps']} for each process"],

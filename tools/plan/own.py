@@ -35,7 +35,7 @@ def read_own(root: Path) -> tuple[Measurement, dict[str, Any]] | None:
         layer_weights=layers,
         head_weights=head,
         supervised_share=done["supervised_tokens"] / max(1, done["tokens"]),
-        step_tokens=done["tokens"] / max(1, done["steps"]) / costs["processes"],
+        step_tokens=done["tokens"] / max(1, done["global_step"]) / costs["processes"],
         compiled=train["compile"],
         recomputed=train["gradient_checkpointing"],
         dequantized=trained["quantization"]["dequantize"],
