@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.test_generate_tool import adapter  # noqa: F401  (a fixture)
-from tools.generate import load_assistant
+from tools.assistant import load_assistant
 from tools.harness import HARNESS, main
 
 TASK = """

@@ -34,7 +34,7 @@ def register() -> None:
     from lm_eval.api.registry import register_model
     from lm_eval.models.huggingface import HFLM
 
-    from tools.generate import load_assistant
+    from tools.assistant import load_assistant
 
     @register_model("adapter")
     class AdapterModel(HFLM):
