@@ -52,8 +52,8 @@ def _parse() -> argparse.Namespace:
         "--base",
         choices=["quantised", "original"],
         default="quantised",
-        help="what is merged into: the 4-bit weights that were trained on, unpacked, or the "
-        "original ones",
+        help="the weights under the adapter: the 4-bit ones that were trained on, unpacked, or "
+        "the original ones",
     )
     parser.add_argument("--type", choices=["f16", "q8_0"], default="f16", help="of gguf")
     parser.add_argument("--rows", type=int, default=100, help="test rows to score; 0: do not")

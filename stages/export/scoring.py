@@ -10,7 +10,7 @@ from finetune.params import Params
 from stages.evaluate.metrics import differences, main_names, measure, rounded
 from stages.evaluate.predictions import Prediction
 from stages.evaluate.questions import Question, read_questions
-from stages.export.writing import Form, load_for_merging, read_settings
+from stages.export.writing import Form, read_settings
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +23,14 @@ def score(form: Form, params: Params, test: Path, rows: int) -> dict[str, Any]:
     losses of a text that it did not write itself, so GGUF has answers only.
     """
     questions = read_questions(test, rows)
-    adapter = _predict_adapter(form, params, questions)
+    adapter = _predict(_load_trained(form, params), form, params, questions)
     if form.kind.startswith("gguf"):
         exported = _predict_gguf(form, params, questions, adapter)
     else:
         exported = _predict(_load_exported(form), form, params, questions)
     metrics: dict[str, Any] = {
         "kind": form.kind,
-        "merged_into": form.base,
+        "base": form.base,
         "rows": len(questions),
         "adapter": {},
         "export": {},
@@ -57,8 +57,12 @@ def check_gap(form: Form, metrics: dict[str, Any], params: Params) -> None:
     if gap is not None and gap["value"] > limit:
         raise ValueError(
             f"{form.folder} has a loss of {metrics['export']['loss']} where the adapter has "
-            f"{metrics['adapter']['loss']}: more than export.max_loss_gap {limit} apart; export "
-            "with --base quantised, which is what was trained on"
+            f"{metrics['adapter']['loss']}: more than export.max_loss_gap {limit} apart; "
+            + (
+                "its base is loaded in 16 bits here: export merged, or load it in 4 bits"
+                if form.kind == "adapter" and form.base == "quantised"
+                else "export with --base quantised, which is what was trained on"
+            )
         )
 
 
@@ -76,16 +80,6 @@ def _predict(
     return predict(model, load_tokenizer(form.adapter), questions, params.evaluate)
 
 
-def _predict_adapter(form: Form, params: Params, questions: Sequence[Question]) -> list[Prediction]:
-    """What the form must give: the adapter on its 4-bit base, as it was trained.
-
-    An adapter for GGUF is tried on the base in 16 bits, which is what GGUF has of it.
-    """
-    if form.kind == "gguf-adapter":
-        return _predict(load_for_merging(form, "original"), form, params, questions)
-    return _predict(_load_trained(form, params), form, params, questions)
-
-
 def _predict_gguf(
     form: Form, params: Params, questions: Sequence[Question], adapter: Sequence[Prediction]
 ) -> list[Prediction]:
@@ -97,7 +91,7 @@ def _predict_gguf(
     if form.kind == "gguf":
         ask = open_model(form.folder / "model.gguf")
     else:
-        ask = open_model(_write_base_gguf(form, params), form.folder / "adapter.gguf")
+        ask = open_model(form.folder / "base.gguf", form.folder / "adapter.gguf")
     asked = [each for each in questions if each.question]
     if not asked:
         raise ValueError(
@@ -121,17 +115,6 @@ def _predict_gguf(
         answer, scored = next(found) if each.question else ("", {})
         made.append(replace(each, answer=answer, scores=scored))
     return made
-
-
-def _write_base_gguf(form: Form, params: Params) -> Path:
-    """The base alone as GGUF, to try the adapter on; kept beside it."""
-    from finetune.model.weights import obtain_exactly
-    from stages.export import gguf_file
-
-    path = form.folder / "base.gguf"
-    weights = obtain_exactly(read_settings(form.adapter)["base"])
-    gguf_file.write_model(weights, path, f"{params.name}-base", "f16")
-    return path
 
 
 def _load_trained(form: Form, params: Params) -> Any:

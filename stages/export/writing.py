@@ -20,8 +20,8 @@ KINDS = ("adapter", "merged", "gguf", "gguf-adapter")
 class Form:
     """What is written, of which adapter, and where.
 
-    `base` is what is merged into: the 4-bit weights that were trained on, unpacked, or the original
-    ones. `type` is of GGUF.
+    `base` is which weights the form stands on: the 4-bit ones that were trained on, unpacked, or
+    the original ones. `type` is of GGUF.
     """
 
     kind: str
@@ -50,12 +50,10 @@ def write(form: Form, name: str) -> None:
 def write_adapter(form: Form, name: str, folder: Path) -> None:
     """The adapter as peft lays it out, with a base that can be loaded by the name it gives.
 
-    A hub model's name is that of its repository. Any other base is written beside the adapter, as
-    it is before it is quantised, and named by its path from the repository's root, which is the
-    same on every machine.
+    A hub model's name is that of its repository. Any other base is written beside the adapter, in
+    16 bits, and named by its path from the repository's root, which is the same on every machine:
+    the 4-bit weights that were trained on, unpacked, or for `base: original` the original ones.
     """
-    from finetune.model.weights import obtain_exactly
-
     settings = read_settings(form.adapter)
     for path in sorted(form.adapter.iterdir()):
         if path.name not in ("checksums.json", "adapter_config.json"):
@@ -64,7 +62,7 @@ def write_adapter(form: Form, name: str, folder: Path) -> None:
     kept = {key: config[key] for key in KEPT if key in config}
     kept["base_model_name_or_path"] = config["base_model_name_or_path"]
     if settings["base"]["model"]["source"] != "hub":
-        shutil.copytree(obtain_exactly(settings["base"]), folder / "base")
+        _save(_load_base(form), form, folder / "base")
         kept |= {
             "base_model_name_or_path": (form.folder / "base").as_posix(),
             "revision": None,
@@ -74,28 +72,10 @@ def write_adapter(form: Form, name: str, folder: Path) -> None:
 
 def write_merged(form: Form, name: str, folder: Path) -> None:
     """Base and adapter as one model in 16 bits."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from finetune.model.load import load_adapter
 
-    from finetune.model.load import load_tokenizer
-    from finetune.model.weights import obtain_exactly
-
-    weights = obtain_exactly(read_settings(form.adapter)["base"])
-    merged = load_for_merging(form).merge_and_unload(safe_merge=True)
-    state = {name: value.to(torch.bfloat16) for name, value in merged.state_dict().items()}
-    config = AutoConfig.from_pretrained(weights, local_files_only=True)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    plain.load_state_dict(state, assign=True)
-    plain.tie_weights()
-    if (weights / "generation_config.json").exists():
-        plain.generation_config = GenerationConfig.from_pretrained(weights)
-    plain.save_pretrained(folder)
-    load_tokenizer(form.adapter).save_pretrained(folder)
-    if (weights / "tokenizer.model").exists():
-        shutil.copyfile(weights / "tokenizer.model", folder / "tokenizer.model")
+    merged = load_adapter(_load_base(form), form.adapter).merge_and_unload(safe_merge=True)
+    _save(merged, form, folder)
 
 
 def write_gguf(form: Form, name: str, folder: Path) -> None:
@@ -114,36 +94,63 @@ def write_gguf(form: Form, name: str, folder: Path) -> None:
 
 
 def write_gguf_adapter(form: Form, name: str, folder: Path) -> None:
-    """The adapter alone as adapter.gguf, for the same base as GGUF."""
+    """The adapter alone as adapter.gguf, its base as base.gguf, and a Modelfile for Ollama."""
     from finetune.model.weights import obtain_exactly
     from stages.export import gguf_file
 
     weights = obtain_exactly(read_settings(form.adapter)["base"])
     gguf_file.write_adapter(form.adapter, weights, folder / "adapter.gguf", name)
+    base = folder / "base"
+    _save(_load_base(form), form, base)
+    gguf_file.write_model(base, folder / "base.gguf", f"{name}-base", form.type)
+    shutil.rmtree(base)
     text = "FROM ./base.gguf\nADAPTER ./adapter.gguf\n"
     (folder / "Modelfile").write_text(text, encoding="utf-8")
 
 
-def load_for_merging(form: Form, base_weights: str | None = None) -> Any:
-    """The adapter on a base without 4-bit layers, in float32 so that the sum is rounded once."""
+def _load_base(form: Form) -> Any:
+    """The base without 4-bit layers, in float32 so that what is added to it is rounded once."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from finetune.model.load import load_adapter, load_base
+    from finetune.model.load import load_base
     from finetune.model.weights import obtain_exactly
     from finetune.params import Compute, Quantization
 
     settings = read_settings(form.adapter)
     weights = obtain_exactly(settings["base"])
-    if (base_weights or form.base) == "quantised":
+    if form.base == "quantised":
         quantization = Quantization(**settings["quantization"] | {"dequantize": True})
         compute = Compute(device="cpu", dtype="float32", num_threads=None, matmul="bfloat16")
-        base = load_base(form.adapter, quantization, compute, weights)
-    else:
-        base = AutoModelForCausalLM.from_pretrained(
-            weights, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
-    return load_adapter(base, form.adapter)
+        return load_base(form.adapter, quantization, compute, weights)
+    return AutoModelForCausalLM.from_pretrained(
+        weights, dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
+
+
+def _save(model: Any, form: Form, folder: Path) -> None:
+    """Write a model without adapter or 4-bit layers as transformers would, in bfloat16."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    from finetune.model.load import load_tokenizer
+    from finetune.model.weights import obtain_exactly
+
+    weights = obtain_exactly(read_settings(form.adapter)["base"])
+    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    config = AutoConfig.from_pretrained(weights, local_files_only=True)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(state, assign=True)
+    plain.tie_weights()
+    if (weights / "generation_config.json").exists():
+        plain.generation_config = GenerationConfig.from_pretrained(weights)
+    plain.save_pretrained(folder)
+    load_tokenizer(form.adapter).save_pretrained(folder)
+    if (weights / "tokenizer.model").exists():
+        shutil.copyfile(weights / "tokenizer.model", folder / "tokenizer.model")
 
 
 def read_settings(adapter: Path) -> dict[str, Any]:
