@@ -195,6 +195,16 @@ def test_a_clone_pulls_and_runs_nothing_and_can_train(clean, tmp_path):
     assert clone.outs()["models/adapter"] == clean.outs()["models/adapter"]
 
 
+def test_a_kind_of_export_that_is_listed_is_a_stage_with_its_score(clean, tmp_path):
+    clean.set("export.kinds", ["merged"])
+    assert stages(clean.run("dvc", "repro")) == {"export@merged", "report", "gate"}
+    metrics = json.loads(clean.run("dvc", "metrics", "show", "--json"))
+    found = metrics[""]["data"]["metrics/export-merged.json"]["data"]
+    assert abs(found["gap"]["loss"]["value"]) < 0.02
+    assert "models/export/merged" in clean.outs()
+    assert "up to date" in clean.run("dvc", "repro")
+
+
 def test_dvc_started_by_its_path_finds_the_programs_of_its_environment(clean):
     outside = {"PATH": os.defpath, "VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
     dvc = str(Path(sys.executable).parent / "dvc")
