@@ -1,8 +1,8 @@
 """Every exported form answers as the adapter does, and is scored; one that does not is refused."""
 
 import json
+import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,38 +11,15 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from finetune.checkpoints import seal
-from finetune.model.load import add_lora, load_base, load_tokenizer
-from finetune.params import load
-from finetune.text.prompts import make_words
 from stages.export.gguf_file import check_architecture
 from tests import hub_server
 from tools.export import main
 
 
 @pytest.fixture
-def adapter(workspace) -> Path:
+def adapter(workspace, tiny_adapter) -> Path:
     """models/adapter, trained by chance."""
-    params, base = load(), Path("models/base")
-    model = add_lora(load_base(base, params.quantization, params.compute), params.lora, 0)
-    torch.manual_seed(1)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-    partial, folder = Path("models/.adapter"), Path("models/adapter")
-    model.save_pretrained(partial)
-    load_tokenizer(base).save_pretrained(partial)
-    settings = {
-        "base": json.loads((base / "manifest.json").read_text(encoding="utf-8")),
-        "quantization": asdict(params.quantization),
-        "compute_dtype": "float32",
-        "mode": "completion",
-        "words": {"law": asdict(make_words(params.prompt, params.documents["law"]))},
-        "max_length": 200,
-    }
-    (partial / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    seal(partial, folder)
-    return folder
+    return Path(shutil.copytree(tiny_adapter, "models/adapter"))
 
 
 def export(monkeypatch, kind: str, *options: str) -> dict:

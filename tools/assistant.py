@@ -19,10 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from finetune.checkpoints import find_damage, list_steps
 from finetune.generation import Answer, answer_prompts, prepare
-from finetune.model.load import load_adapter, load_base, load_tokenizer
-from finetune.model.memory import fit_evaluation
-from finetune.model.weights import obtain_exactly
-from finetune.params import Compute, Quantization
+from finetune.model.load import load_tokenizer
 from finetune.text.prompts import (
     bos_ids,
     encode,
@@ -31,6 +28,7 @@ from finetune.text.prompts import (
     with_instruction,
 )
 from finetune.text.templates import Message, Words, apply_template
+from finetune.trained import load_trained, read_settings
 from tools.decoding import GREEDY, Sampling, sample_prompts
 
 BATCH_TOKENS = 8192  # of prompts and answers in one batch, where there are several questions
@@ -108,25 +106,16 @@ def load_assistant(
     is missing or is not what was saved.
     """
     _check_whole(adapter)
-    settings = read_settings(adapter)
     disable_progress_bar()
-    compute = Compute(
-        device=device, dtype=settings["compute_dtype"], num_threads=None, matmul="bfloat16"
+    model = load_trained(
+        adapter,
+        device,
+        BATCH_TOKENS,
+        base_only=base_only,
+        low_memory=low_memory,
+        checkpoint=checkpoint,
     )
-    quantization = Quantization(**settings["quantization"])
-    if low_memory:
-        quantization = replace(quantization, dequantize=False)
-    weights = obtain_exactly(settings["base"])
-    quantization, _ = fit_evaluation(weights, quantization, compute, BATCH_TOKENS)
-    model = load_base(adapter, quantization, compute, weights)
-    if not base_only:
-        model = load_adapter(model, checkpoint or adapter)
-    return Assistant(model, load_tokenizer(adapter), settings)
-
-
-def read_settings(adapter: Path) -> dict[str, Any]:
-    """How the adapter was trained."""
-    return json.loads((adapter / "settings.json").read_text(encoding="utf-8"))
+    return Assistant(model, load_tokenizer(adapter), read_settings(adapter))
 
 
 def choose_words(settings: dict[str, Any], source: str | None) -> Words:

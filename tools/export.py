@@ -12,17 +12,13 @@ listed in export.kinds are stages of `dvc repro`.
 """
 
 import argparse
-import logging
 from pathlib import Path
-from typing import Any
 
 from finetune.errors import run
 from finetune.params import load
 from stages.export.__main__ import export
 from stages.export.writing import KINDS, Form
 from tools.push import push
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -34,7 +30,10 @@ def main() -> None:
     form = Form(arguments.kind, folder, arguments.adapter, arguments.base, arguments.type)
     metrics = arguments.metrics / f"export-{arguments.kind}.json"
     scored = export(form, params, arguments.test, metrics, arguments.rows)
-    write_full_card(form, scored)
+
+    from tools.card.making import write_card_if_possible  # which imports the hub's client
+
+    write_card_if_possible(form.folder, form.kind, adapter=form.adapter, scored=scored)
 
 
 def _parse() -> argparse.Namespace:
@@ -61,16 +60,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--to", help="OWNER/NAME of the repository that push writes to")
     parser.add_argument("--public", action="store_true", help="a repository that push makes")
     return parser.parse_args()
-
-
-def write_full_card(form: Form, scored: dict[str, Any] | None) -> None:
-    """README.md of the export, from the run; elsewhere than in the run's repository a warning."""
-    from tools.card.making import write_card
-
-    try:
-        write_card(form.folder, form.kind, adapter=form.adapter, scored=scored)
-    except ValueError as error:
-        log.warning(f"README.md has no metrics: {error}")
 
 
 if __name__ == "__main__":

@@ -138,18 +138,9 @@ def read_questions(question: str | None, lines: bool) -> list[str]:
 
 def load(arguments: argparse.Namespace) -> "tuple[Assistant, Sampling]":
     """The model, and how it draws; a seed that nobody gave is told, so that it can be repeated."""
-    with quick_start.quick_imports():
-        from tools.assistant import find_checkpoint, load_assistant
-        from tools.decoding import Sampling
+    assistant = quick_start.open_assistant(arguments, base_only=arguments.base_only)
+    from tools.decoding import Sampling
 
-        folder = find_checkpoint(arguments.adapter, arguments.checkpoint, arguments.checkpoints)
-        assistant = load_assistant(
-            arguments.adapter,
-            arguments.device,
-            base_only=arguments.base_only,
-            low_memory=arguments.low_memory,
-            checkpoint=folder,
-        )
     seed = arguments.seed
     if seed is None:
         seed = secrets.randbits(31) if arguments.temperature else 0

@@ -23,7 +23,7 @@ def push(arguments: argparse.Namespace, params: Params) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    from tools.card.making import write_card
+    from tools.card.making import write_card_if_possible
 
     folder, scored = check(arguments, params)
     if not (token := os.environ.get("HF_TOKEN")):
@@ -31,10 +31,7 @@ def push(arguments: argparse.Namespace, params: Params) -> None:
             "HF_TOKEN is not set: make a token that may write at "
             "https://huggingface.co/settings/tokens"
         )
-    try:
-        write_card(folder, arguments.form, adapter=arguments.adapter, scored=scored)
-    except ValueError as error:
-        log.warning(f"README.md has no metrics: {error}")
+    write_card_if_possible(folder, arguments.form, adapter=arguments.adapter, scored=scored)
     api, name = HfApi(token=token), arguments.to
     try:
         api.create_repo(name, private=not arguments.public, exist_ok=True)

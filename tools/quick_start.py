@@ -2,9 +2,13 @@
 
 import gc
 import os
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tools.assistant import Assistant
 
 # Threads that wait for each other give their core away. By default they keep it, spinning: beside
 # another busy process the same work then takes two to four times as long. Read when torch loads.
@@ -32,6 +36,24 @@ def quick_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def open_assistant(arguments: Namespace, **options: Any) -> "Assistant":
+    """The model that `--adapter`, `--checkpoint` and `--device` name, with the quick imports.
+
+    `options` are those of `load_assistant`.
+    """
+    with quick_imports():
+        from tools.assistant import find_checkpoint, load_assistant
+
+        folder = find_checkpoint(arguments.adapter, arguments.checkpoint, arguments.checkpoints)
+        return load_assistant(
+            arguments.adapter,
+            arguments.device,
+            low_memory=arguments.low_memory,
+            checkpoint=folder,
+            **options,
+        )
 
 
 def _leave(function: Callable | None = None, **_: Any) -> Callable:

@@ -10,7 +10,7 @@ from finetune.params import Params
 from stages.evaluate.metrics import differences, main_names, measure, rounded
 from stages.evaluate.predictions import Prediction
 from stages.evaluate.questions import Question, read_questions
-from stages.export.writing import Form, read_settings
+from stages.export.writing import Form
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,12 @@ def score(form: Form, params: Params, test: Path, rows: int) -> dict[str, Any]:
     `same_answers` is the share of answers that are the same to the letter. llama.cpp gives no
     losses of a text that it did not write itself, so GGUF has answers only.
     """
-    questions = read_questions(test, rows)
-    adapter = _predict(_load_trained(form, params), form, params, questions)
+    from finetune.trained import load_trained
+
+    questions, batch_tokens = read_questions(test, rows), params.evaluate.micro_batch_tokens
+    trained = load_trained(form.adapter, "auto", batch_tokens)
+    adapter = _predict(trained, form, params, questions)
+    del trained
     if form.kind.startswith("gguf"):
         exported = _predict_gguf(form, params, questions, adapter)
     else:
@@ -115,27 +119,6 @@ def _predict_gguf(
         answer, scored = next(found) if each.question else ("", {})
         made.append(replace(each, answer=answer, scores=scored))
     return made
-
-
-def _load_trained(form: Form, params: Params) -> Any:
-    """The adapter on its 4-bit base, as it was trained."""
-    from finetune.model.load import load_adapter, load_base
-    from finetune.model.memory import fit_evaluation
-    from finetune.model.weights import obtain_exactly
-    from finetune.params import Compute, Quantization
-
-    settings = read_settings(form.adapter)
-    compute = Compute(
-        device="auto", dtype=settings["compute_dtype"], num_threads=None, matmul="bfloat16"
-    )
-    weights = obtain_exactly(settings["base"])
-    quantization, _ = fit_evaluation(
-        weights,
-        Quantization(**settings["quantization"]),
-        compute,
-        params.evaluate.micro_batch_tokens,
-    )
-    return load_adapter(load_base(form.adapter, quantization, compute, weights), form.adapter)
 
 
 def _load_exported(form: Form) -> Any:

@@ -54,6 +54,8 @@ def write_adapter(form: Form, name: str, folder: Path) -> None:
     16 bits, and named by its path from the repository's root, which is the same on every machine:
     the 4-bit weights that were trained on, unpacked, or for `base: original` the original ones.
     """
+    from finetune.trained import read_settings
+
     settings = read_settings(form.adapter)
     for path in sorted(form.adapter.iterdir()):
         if path.name not in ("checksums.json", "adapter_config.json"):
@@ -81,6 +83,7 @@ def write_merged(form: Form, name: str, folder: Path) -> None:
 def write_gguf(form: Form, name: str, folder: Path) -> None:
     """The merged model as model.gguf, and a Modelfile for Ollama."""
     from finetune.model.weights import obtain_exactly
+    from finetune.trained import read_settings
     from stages.export import gguf_file
 
     weights = obtain_exactly(read_settings(form.adapter)["base"])
@@ -96,6 +99,7 @@ def write_gguf(form: Form, name: str, folder: Path) -> None:
 def write_gguf_adapter(form: Form, name: str, folder: Path) -> None:
     """The adapter alone as adapter.gguf, its base as base.gguf, and a Modelfile for Ollama."""
     from finetune.model.weights import obtain_exactly
+    from finetune.trained import read_settings
     from stages.export import gguf_file
 
     weights = obtain_exactly(read_settings(form.adapter)["base"])
@@ -116,6 +120,7 @@ def _load_base(form: Form) -> Any:
     from finetune.model.load import load_base
     from finetune.model.weights import obtain_exactly
     from finetune.params import Compute, Quantization
+    from finetune.trained import read_settings
 
     settings = read_settings(form.adapter)
     weights = obtain_exactly(settings["base"])
@@ -135,6 +140,7 @@ def _save(model: Any, form: Form, folder: Path) -> None:
 
     from finetune.model.load import load_tokenizer
     from finetune.model.weights import obtain_exactly
+    from finetune.trained import read_settings
 
     weights = obtain_exactly(read_settings(form.adapter)["base"])
     state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
@@ -151,11 +157,6 @@ def _save(model: Any, form: Form, folder: Path) -> None:
     load_tokenizer(form.adapter).save_pretrained(folder)
     if (weights / "tokenizer.model").exists():
         shutil.copyfile(weights / "tokenizer.model", folder / "tokenizer.model")
-
-
-def read_settings(adapter: Path) -> dict[str, Any]:
-    """How the adapter was trained."""
-    return _read(adapter / "settings.json")
 
 
 def _read(path: Path) -> dict[str, Any]:

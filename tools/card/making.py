@@ -1,5 +1,6 @@
 """The card as a whole: its parts, and what the hub reads above them."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from stages.train.card import front_matter
 from tools.card.origins import data, heading, how_it_was_made, sources, usage
 from tools.card.results import limits, results
 from tools.record import ADAPTER, METRICS, Record
+
+log = logging.getLogger(__name__)
 
 # Kind of export -> the library that reads it, by the hub's name, and how it relates to its base.
 LIBRARIES = {
@@ -39,6 +42,14 @@ def write_card(
     record.check(*METRICS)
     record.check_same(ADAPTER, adapter)
     make_card(record, kind, scored).save(folder / "README.md")
+
+
+def write_card_if_possible(folder: Path, kind: str, **of: Any) -> None:
+    """`write_card`; elsewhere than in the run's repository the card that is there stays, told."""
+    try:
+        write_card(folder, kind, **of)
+    except ValueError as error:
+        log.warning(f"README.md has no metrics: {error}")
 
 
 def make_card(record: Record, kind: str = "adapter", scored: dict | None = None) -> ModelCard:

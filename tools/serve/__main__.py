@@ -56,17 +56,9 @@ def _parse() -> argparse.Namespace:
 
 def prepare(server: Server, arguments: argparse.Namespace) -> None:
     """Load the model."""
-    with quick_start.quick_imports():
-        from tools.assistant import find_checkpoint, load_assistant
-        from tools.serve.service import Service
+    assistant = quick_start.open_assistant(arguments)
+    from tools.serve.service import Service
 
-        folder = find_checkpoint(arguments.adapter, arguments.checkpoint, arguments.checkpoints)
-        assistant = load_assistant(
-            arguments.adapter,
-            arguments.device,
-            low_memory=arguments.low_memory,
-            checkpoint=folder,
-        )
     server.service = Service(assistant, arguments.max_new_tokens)
 
 
