@@ -1,6 +1,8 @@
 """Tokens of answers a second: this project's generation, and transformers' plain `generate`.
 
     dvc repro && python -m bench.generate
+    python -m bench.train --make --shape 7b --model /dev/shm/7b
+    python -m bench.generate --random /dev/shm/7b --rows 500      # the law preset, on a GPU
     git show HEAD~1:finetune/generation.py >/tmp/before.py
     python -m bench.generate --before /tmp/before.py
 
@@ -18,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,10 +28,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bench.engines.own import PRESETS
 from bench.versions import find_versions
+from bench.workloads import draw_rows
 from finetune import generation
 from finetune.errors import run
-from finetune.model.load import load_adapter, load_base, load_tokenizer
+from finetune.model.load import add_lora, load_adapter, load_base, load_tokenizer
 from finetune.params import load
 from stages.evaluate.questions import read_questions
 
@@ -89,6 +93,8 @@ def _parse() -> argparse.Namespace:
     add("--base", type=Path, default=Path("models/base"))
     add("--test", type=Path, default=Path("data/prepared/test"))
     add("--adapter", type=Path, help="measure with it; such as models/adapter")
+    add("--random", type=Path, help="a folder of random weights: the law preset's questions")
+    add("--packed", action="store_true", help="with --random: weights in 4 bits, not unpacked")
     add("--rows", type=int, default=100, help="questions (default: 100)")
     add("--minutes", type=float, default=4.5, help="of measuring, about (default: 4.5)")
     add("--grouped", action="store_true", help="measure generate on this project's batches too")
@@ -102,6 +108,8 @@ def _parse() -> argparse.Namespace:
 
 
 def _load(options: argparse.Namespace) -> Setting:
+    if options.random:
+        return _load_random(options)
     params = load()
     questions = read_questions(options.test, options.rows)
     model = load_base(options.base, params.quantization, params.compute)
@@ -110,6 +118,23 @@ def _load(options: argparse.Namespace) -> Setting:
         model=model.eval(),
         tokenizer=load_tokenizer(options.base),
         prompts=[question.prompt() for question in questions],
+        max_new_tokens=params.evaluate.max_new_tokens,
+        batch_tokens=params.evaluate.micro_batch_tokens,
+    )
+
+
+def _load_random(options: argparse.Namespace) -> Setting:
+    """The law preset with random weights, and questions of its lengths: none ends by itself."""
+    params = load(PRESETS["law"])
+    quantization = replace(params.quantization, dequantize=not options.packed)
+    compute = replace(params.compute, device="auto", dtype="auto")
+    base = load_base(options.random, quantization, compute, weights=options.random)
+    words = base.get_input_embeddings().weight.shape[0]
+    rows = draw_rows("law", options.rows, words)
+    return Setting(
+        model=add_lora(base, params.lora, params.seed).eval(),
+        tokenizer=load_tokenizer(options.random),
+        prompts=[ids[:start] for ids, (start, _) in rows],
         max_new_tokens=params.evaluate.max_new_tokens,
         batch_tokens=params.evaluate.micro_batch_tokens,
     )

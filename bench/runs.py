@@ -38,6 +38,7 @@ RUNS = {
     "own-law-64-float8-launched": _own(
         "law", 64, matmul="float8", micro_batch_tokens=8192, captured=False
     ),
+    "own-law-128-float8": _own("law", 128, matmul="float8", micro_batch_tokens=8192),
     "own-law-8-float8": _own("law", 8, matmul="float8"),
     "own-causal-float8": _own("causal", 8, matmul="float8", micro_batch_tokens=8192),
     "own-causal-bfloat16": _own("causal", 8, micro_batch_tokens=8192),
@@ -70,6 +71,13 @@ RUNS = {
     "unsloth-padded": Run(
         "unsloth", "law", 32, options={"packing": False, "batch": 32, "checkpointing": "unsloth"}
     ),
+    "unsloth-grouped-plain": Run(  # the strongest configuration of Unsloth on legal questions
+        "unsloth",
+        "law",
+        32,
+        options={"packing": False, "batch": 32, "checkpointing": False, "grouped": True},
+    ),
+    "trl-grouped": Run("trl", "law", 32, options={"packing": False, "batch": 32, "grouped": True}),
     "unsloth-packed-small": Run(
         "unsloth", "law", 2, options={"packing": True, "batch": 2, "checkpointing": "unsloth"}
     ),

@@ -48,6 +48,17 @@ SHAPES = {
         max_position_embeddings=32768,
         sliding_window=None,
     ),
+    "70b": MistralConfig(  # the shape of meta-llama/Llama-3.3-70B-Instruct
+        vocab_size=128256,
+        hidden_size=8192,
+        intermediate_size=28672,
+        num_hidden_layers=80,
+        num_attention_heads=64,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=32768,
+        sliding_window=None,
+    ),
 }
 
 

@@ -59,7 +59,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shape", default="7b", help="7b, 24b or tiny")
+    parser.add_argument("--shape", default="7b", help="7b, 24b, 70b or tiny")
     parser.add_argument("--model", type=Path, required=True, help="where the model is made, or is")
     parser.add_argument("--storage", default="uint8", help="of 4-bit weights; bfloat16 for FSDP")
     parser.add_argument("--layers", type=int, help="instead of the shape's own number")

@@ -1,5 +1,6 @@
 """Greedy answers, in left-padded batches of prompts of similar length under a token budget."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,14 @@ from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from finetune.captured import CapturedSteps, NotCapturable, rounded_up, why_not
 from finetune.flat.attention import takes_flat
+from finetune.model.probe import agree, make_examples, tried
 from finetune.text.templates import stop_ids
 
 PAD = 0  # any token: what is padded is masked by position
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,13 @@ def answer_prompts(
     a PeftModel, and leaves it in evaluation mode.
     """
     prepare(model)
+    writer = Writer(model, tokenizer, max_new_tokens)
     answers: dict[int, Answer] = {}
     with tqdm(total=len(prompts), unit="answer", desc="generate", disable=not progress) as bar:
         for rows in batches_by_length([len(p) for p in prompts], max_new_tokens, batch_tokens):
             batch = Batch.align(model, [prompts[row] for row in rows])
             batch.read(model)
-            written = batch.answer(model, tokenizer, max_new_tokens)
+            written = writer.answer(batch)
             answers |= dict(zip(rows, written, strict=True))
             bar.update(len(rows))
     return [answers[row] for row in range(len(prompts))]
@@ -117,6 +123,10 @@ class Batch:
             "past_key_values": cache,
         }
 
+    def last(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last token of each prompt [rows, 1], and the mask [rows, width] that counts it."""
+        return self.ids[:, self.width - 1 : self.width], self.mask[:, : self.width]
+
     @torch.inference_mode()
     def read(self, model: PreTrainedModel) -> None:
         """Put all but the prompts' last tokens, whose predictions nobody needs, into the cache."""
@@ -124,36 +134,105 @@ class Batch:
             inputs = self.inputs(0, self.width - 1, self.cache)
             model(**inputs, use_cache=True, logits_to_keep=1)
 
-    @torch.inference_mode()
-    def answer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int
-    ) -> list[Answer]:
-        """Each prompt's most likely next token, again and again until it ends or is too long.
 
-        Rows that have ended leave the batch once they are a quarter of it, where the cache's
+class Writer:
+    """Continues batches whose prompts were read, each row with its most likely tokens.
+
+    On a GPU the steps are replayed from a CUDA graph (`finetune/captured.py`) where the model
+    allows it, which two short prompts are asked first; otherwise they are launched.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        max_new_tokens: int,
+        fixed: bool | None = None,
+    ) -> None:
+        """`fixed` memory is for GPUs unless it is said; on a CPU its steps are launched."""
+        self._model, self._tokenizer, self._most = model, tokenizer, max_new_tokens
+        self._stops = stop_tokens(model, tokenizer)
+        self._steps: CapturedSteps | None = None
+        self._cuda = model.get_input_embeddings().weight.device.type == "cuda"
+        self.fixed = (self._cuda if fixed is None else fixed) and self._fixed_gives_the_same()
+
+    def answer(self, batch: "Batch") -> list[Answer]:
+        """The answer of each row of `batch`, whose prompts are in its cache."""
+        written = self._replay(batch) if self.fixed else None
+        if written is None:
+            written = self._launch(batch)
+        return [_until_stop(row, self._stops, self._tokenizer) for row in written]
+
+    @torch.inference_mode()
+    def _replay(self, batch: "Batch") -> list[list[int]] | None:
+        """From a graph; None where there can be none."""
+        rows, needed = len(batch.ids), batch.width - 1 + self._most
+        if batch.width == 1:
+            return None  # nothing was read: the layers of the cache have no shape yet
+        if self._steps is None or rows > self._steps.rows or needed > self._steps.columns:
+            self._steps = None  # gives its memory back
+            shape = (rounded_up(rows), rounded_up(needed))
+            try:
+                self._steps = CapturedSteps(
+                    self._model, batch.cache, shape, self._stops, captured=self._cuda
+                )
+            except NotCapturable as error:
+                log.info(f"steps of generation are launched by the host, not replayed: {error}")
+                self.fixed = False
+                return None
+        return self._steps.run(batch.cache, *batch.last(), self._most)
+
+    @torch.inference_mode()
+    def _fixed_gives_the_same(self) -> bool:
+        """Whether a step in fixed memory gives two short prompts the logits of a launched one."""
+        base = getattr(self._model, "get_base_model", lambda: self._model)()
+        batch = Batch.align(self._model, [each.input_ids for each in make_examples(base)])
+        batch.read(self._model)
+        if reason := why_not(base, batch.cache):
+            log.info(f"steps of generation are launched by the host, not replayed: {reason}")
+            return False
+        token, mask = batch.last()
+        shape = (len(token) + 1, 2 * batch.width)
+        steps = CapturedSteps(self._model, batch.cache, shape, self._stops, captured=False)
+        found = tried(self._model, lambda: steps.first_logits(batch.cache, token, mask))
+        launched = _step(self._model, token, mask, batch.cache)[:, -1]
+        same = found is not None and agree(launched, found, launched.dtype)
+        if not same:
+            log.info("steps of generation are launched by the host: in fixed memory they differ")
+        return same
+
+    @torch.inference_mode()
+    def _launch(self, batch: "Batch") -> list[list[int]]:
+        """Rows that have ended leave the batch once they are a quarter of it, where the cache's
         layers can give rows up: what is left costs what it would alone.
         """
-        stops = torch.tensor(stop_tokens(model, tokenizer), device=self.ids.device)
-        token, mask = self.ids[:, self.width - 1 : self.width], self.mask[:, : self.width]
+        stops = torch.tensor(self._stops, device=batch.ids.device)
+        token, mask = batch.last()
         written: list[list[int]] = [[] for _ in token]
         rows, ended = list(range(len(token))), torch.zeros_like(token[:, 0], dtype=torch.bool)
-        for _ in range(max_new_tokens):
-            position = mask.sum(1, keepdim=True) - 1
-            inputs = {"input_ids": token, "attention_mask": mask, "position_ids": position}
-            output = model(**inputs, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
-            token = output.logits.argmax(-1)
+        for _ in range(self._most):
+            token = _step(self._model, token, mask, batch.cache).argmax(-1)
             for row, new in zip(rows, token[:, 0].tolist(), strict=True):
                 written[row].append(new)
             ended |= torch.isin(token[:, 0], stops)
             if ended.all():
                 break
-            if ended.sum() * 4 >= len(rows) and _gives_rows_up(self.cache):
+            if ended.sum() * 4 >= len(rows) and _gives_rows_up(batch.cache):
                 kept = (~ended).nonzero()[:, 0]
-                self.cache.batch_select_indices(kept)
+                batch.cache.batch_select_indices(kept)
                 token, mask, ended = token[kept], mask[kept], ended[kept]
                 rows = [rows[at] for at in kept.tolist()]
             mask = torch.cat([mask, torch.ones_like(token)], dim=1)
-        return [_until_stop(row, stops.tolist(), tokenizer) for row in written]
+        return written
+
+
+def _step(
+    model: PreTrainedModel, token: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """The logits [rows, 1, words] behind `token`, which `mask` counts and `cache` takes up."""
+    position = mask.sum(1, keepdim=True) - 1
+    inputs = {"input_ids": token, "attention_mask": mask, "position_ids": position}
+    return model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
 
 
 def _gives_rows_up(cache: DynamicCache) -> bool:

@@ -33,6 +33,7 @@ def _session(plan: Plan, clock: list[float], earlier: dict) -> dict:
     """Load 10 s, evaluate 5, a first step of 3, two of 1 with an evaluation of 4, the rest 20."""
     meter = Meter(plan, CPU, earlier)
     clock[0] += 10
+    meter.phase_ended("load_s")
     meter.start()
     with meter.pause():
         clock[0] += 5
@@ -51,6 +52,9 @@ def _session(plan: Plan, clock: list[float], earlier: dict) -> dict:
 def test_speed_counts_training_after_the_first_step_alone(plan, clock):
     cost = describe_cost(_session(plan, clock, {}), CPU, "abc")
     assert cost["tokens_per_s"] == 10 and cost["warmup_s"] == 3 and cost["duration_s"] == 44
+    first = cost["first_step"]
+    assert first["load_s"] == 10 and first["evaluation_s"] == 5 and first["step_s"] == 3
+    assert first["start_s"] > 0
     assert cost["fingerprint"] == "abc" and cost["hardware"] and cost["versions"]["torch"]
 
 

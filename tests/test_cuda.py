@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
+from finetune import generation
 from finetune.flat import attention
 from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
 from finetune.flat.losses import token_nll
+from finetune.generation import answer_prompts
 from finetune.model.load import add_lora
 from finetune.params import Lora
 from finetune.text.tokens import Example
@@ -163,6 +166,21 @@ def test_captured_passes_of_a_model_give_what_launched_ones_give(stacked):
         assert graphs(batch, 0.5).item() == pytest.approx(loss, rel=1e-3)
         for name, parameter in trained.items():
             assert (parameter.grad - expected[name]).norm() < 1e-2 * expected[name].norm(), name
+
+
+@pytest.mark.parametrize("batch_tokens", [10_000, 700])
+def test_captured_steps_of_generation_write_what_launched_ones_write(batch_tokens, monkeypatch):
+    model, _ = _model(dtype=torch.float32)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(500)}, unk_token="w0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1")
+    prompts = [row.input_ids.tolist() for row in _rows()]
+    limits = {"max_new_tokens": 20, "batch_tokens": batch_tokens, "progress": False}
+    replayed = answer_prompts(model, tokenizer, prompts, **limits)
+    captures = []
+    monkeypatch.setattr(generation.Writer, "_replay", lambda *_: captures.append(1))
+    assert answer_prompts(model, tokenizer, prompts, **limits) == replayed
+    assert captures  # in the first round a graph would have been replayed
+    assert len({answer.text for answer in replayed}) == len(prompts)
 
 
 def test_a_pass_that_waits_for_the_device_is_not_captured():

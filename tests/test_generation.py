@@ -5,11 +5,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from finetune import generation
+from finetune.captured import FixedLayer, rounded_up
 from finetune.flat import attention
-from finetune.generation import answer_prompts, batches_by_length, stop_tokens
+from finetune.generation import (
+    Answer,
+    Batch,
+    Writer,
+    answer_prompts,
+    batches_by_length,
+    stop_tokens,
+)
 
 PROMPTS = [[5, 9, 11], [7] * 20, [3, 8], [12, 30, 31, 32, 33, 34, 35], [40], [7] * 19 + [8]]
 
@@ -111,6 +125,69 @@ def test_rows_that_have_ended_leave_the_batch_and_change_no_answer(
     assert _answers(model, tokenizer) == alone
     assert sizes[0] == len(PROMPTS)
     assert sizes == sorted(sizes, reverse=True) and (sizes[-1] < sizes[0]) == gives_up
+
+
+def _fixed(model, tokenizer, prompts, batch_tokens, max_new_tokens=12) -> list[Answer]:
+    """As `_answers`, in fixed memory: what a GPU captures, launched on the CPU."""
+    model.eval()
+    writer, found = Writer(model, tokenizer, max_new_tokens, fixed=True), {}
+    assert writer.fixed
+    for rows in batches_by_length([len(p) for p in prompts], max_new_tokens, batch_tokens):
+        batch = Batch.align(model, [prompts[row] for row in rows])
+        batch.read(model)
+        found |= dict(zip(rows, writer.answer(batch), strict=True))
+    return [found[row] for row in range(len(prompts))]
+
+
+@pytest.mark.parametrize("batch_tokens", [10_000, 80, 1])
+@pytest.mark.parametrize("max_new_tokens", [1, 5, 12])
+def test_steps_in_fixed_memory_write_what_launched_ones_write(
+    model, tokenizer, batch_tokens, max_new_tokens
+):
+    """Whether memory is used again by a smaller batch, made anew, or for one row alone."""
+    expected = _answers(model, tokenizer, max_new_tokens=max_new_tokens)
+    assert _fixed(model, tokenizer, PROMPTS, batch_tokens, max_new_tokens) == expected
+    words = [answer.text.split() for answer in expected]
+    ends = [each[len(each) // 2] for each in words[:3]]
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(ends)
+    expected = _answers(model, tokenizer, max_new_tokens=max_new_tokens)
+    assert any(answer.ended for answer in expected)
+    assert _fixed(model, tokenizer, PROMPTS, batch_tokens, max_new_tokens) == expected
+
+
+def test_an_adapter_writes_in_fixed_memory_too(model, tokenizer):
+    lora = LoraConfig(target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    tuned = get_peft_model(model, lora)
+    assert _fixed(tuned, tokenizer, PROMPTS, 80) == _answers(tuned, tokenizer)
+
+
+def _write_elsewhere(self, key_states, value_states, *_args, **_options):
+    self.keys.index_copy_(2, self._column * 0, key_states)
+    return self.keys, self.values
+
+
+def _refuse(self, *_args, **_options):
+    raise TypeError("a cache of another kind")
+
+
+@pytest.mark.parametrize("update", [_write_elsewhere, _refuse])
+def test_a_model_that_steps_otherwise_in_fixed_memory_is_launched(
+    model, tokenizer, monkeypatch, update
+):
+    monkeypatch.setattr(FixedLayer, "update", update)
+    assert not Writer(model.eval(), tokenizer, 12, fixed=True).fixed
+
+
+def test_a_model_with_windows_is_launched(model, tokenizer):
+    config = MistralConfig(**model.config.to_dict() | {"sliding_window": 4})
+    windows = MistralForCausalLM._from_config(config, attn_implementation=attention.NAME)
+    assert not Writer(windows.eval(), tokenizer, 12, fixed=True).fixed
+
+
+def test_few_shapes_hold_all():
+    found = [rounded_up(number) for number in range(1, 200)]
+    assert all(number <= held <= 1.5 * number for number, held in enumerate(found, start=1))
+    assert len(set(found)) < 18
 
 
 def test_an_end_token_as_the_last_one_allowed_still_ends_the_answer(model, tokenizer):

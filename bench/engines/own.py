@@ -27,7 +27,7 @@ from stages.train.training import FlatTrainer, load_model
 
 PRESETS = {"law": "presets/law-mistral-7b.yaml", "food": "presets/food-mistral-24b.yaml"}
 MANY = 1_000_000  # steps: the stopwatch ends the run
-CAPTURING = 200  # steps of warm-up where passes are captured, until most shapes have come once
+CAPTURING = 1600  # examples of warm-up where passes are captured, until most shapes have come
 
 
 def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def measure(run: Run, model: Path, words: int, watch: dict[str, Any]) -> dict[st
         memory = plan_memory(params, model, plan, arguments.device)
         trainer = make_trainer(run, params, model, rows, plan, arguments, memory)
         if plan.captured:
-            watch |= {"warmup_steps": CAPTURING}
+            watch |= {"warmup_steps": max(20, CAPTURING // run.examples)}
         stopwatch = Stopwatch(lambda: plan.seen(trainer.state.global_step)["tokens"], **watch)
         trainer.add_callback(stopwatch)
         trainer.train()

@@ -16,6 +16,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` with TRL's own batches and report."""
     packing = run.options["packing"]
+    if run.options.get("grouped"):
+        settings["train_sampling_strategy"] = "group_by_length"
     arguments = SFTConfig(
         "unused",
         per_device_train_batch_size=run.options["batch"],

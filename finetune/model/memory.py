@@ -20,7 +20,7 @@ from finetune.model.layers import layers_of
 from finetune.model.load import resolve
 from finetune.params import Compute, Quantization
 
-RESERVE = 0.06  # of the device's memory: fragments, cuBLAS workspaces, the driver's own
+RESERVE = 0.06  # of what is free: fragments, cuBLAS workspaces, the driver's own
 BLOCK = 64  # weights that share a scale in 4 bits; 1 byte each with double quantisation, else 4
 SMALLEST_EVALUATION = 512  # tokens of a pass; a longer example stands alone
 
@@ -100,7 +100,7 @@ def available_bytes(device: torch.device) -> int:
     """What this process may use of `device`, under its own cap if it has set one."""
     free, total = torch.cuda.mem_get_info(device)
     share = torch.cuda.get_per_process_memory_fraction(device)
-    return int(min(free, share * total) - RESERVE * min(total, share * total))
+    return int((1 - RESERVE) * min(free, share * total))
 
 
 def bytes_of(compute: Compute) -> int:

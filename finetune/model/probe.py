@@ -153,11 +153,12 @@ def _gives(model: PreTrainedModel, alone: list[torch.Tensor], batch: MicroBatch)
     def run() -> torch.Tensor:
         return model(**batch.inputs, use_cache=False).logits[batch.rows, batch.columns]
 
-    found = _tried(model, run)
+    found = tried(model, run)
     return found is not None and agree(expected, _centred(found), model.dtype)
 
 
-def _tried(model: PreTrainedModel, run: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+def tried(model: PreTrainedModel, run: Callable[[], torch.Tensor]) -> torch.Tensor | None:
+    """What `run` gives, in evaluation; None where `model` does not take what it is given."""
     try:
         with evaluating(model):
             return run()

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from finetune.generation import Answer, Batch, batches_by_length, prepare
+from finetune.generation import Answer, Batch, Writer, batches_by_length, prepare
 from finetune.params import Evaluate
 from finetune.text.tokens import Example
 from stages.evaluate.questions import Question
@@ -30,6 +30,7 @@ def score_and_answer(
     lengths = [len(prompt) for prompt in prompts]
     longest_answer = max(len(q.row.input_ids) - n for q, n in zip(questions, lengths, strict=True))
     room = max(settings.max_new_tokens, longest_answer)
+    writer = Writer(model, tokenizer, settings.max_new_tokens)
     found: dict[int, tuple[float, Answer]] = {}
     with tqdm(total=len(questions), unit="question", desc="evaluate") as bar:
         for group in batches_by_length(lengths, room, settings.micro_batch_tokens):
@@ -37,7 +38,7 @@ def score_and_answer(
             following = [row.input_ids[lengths[at] :] for at, row in zip(group, rows, strict=True)]
             batch = Batch.align(model, [prompts[at] for at in group], following)
             losses = _score(model, batch, rows)
-            answers = batch.answer(model, tokenizer, settings.max_new_tokens)
+            answers = writer.answer(batch)
             found |= dict(zip(group, zip(losses, answers, strict=True), strict=True))
             bar.update(len(group))
     return [found[at] for at in range(len(questions))]

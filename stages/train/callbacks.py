@@ -25,6 +25,7 @@ class Resume(TrainerCallback):
         trainer.meter.start()
         if not trainer.is_fsdp_enabled:  # under FSDP the processes cannot try by themselves
             trainer.fitting.choose(trainer.probe, args.device)
+        trainer.meter.phase_ended("fit_s")
         if self._checkpoint:
             state.eval_steps = args.eval_steps
             forget_lost_best(state, self._checkpoint.parent)

@@ -1,6 +1,7 @@
 """What a run takes: seconds, tokens a second, memory, on which machine. Differs from run to run."""
 
 import json
+import logging
 import os
 import platform
 import resource
@@ -12,12 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from finetune.records import write_json
 from stages.train.steps import Plan
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "dvc")
+
+log = logging.getLogger(__name__)
 
 
 class Meter:
@@ -34,6 +38,14 @@ class Meter:
         self._started = self._warm = self._warmup = self._ended = None
         self._first_step = 0
         self._paused = 0.0
+        self._phases = {"start_s": time.time() - psutil.Process().create_time()}
+        self._phase_began = self._born
+
+    def phase_ended(self, name: str) -> None:
+        """What began when the last phase ended is over: a part of the way to the first step."""
+        self._synchronize()
+        now = time.monotonic()
+        self._phases[name], self._phase_began = now - self._phase_began, now
 
     def start(self) -> None:
         """Training starts."""
@@ -44,7 +56,12 @@ class Meter:
         if self._warm is None:
             self._synchronize()
             self._warm, self._first_step = time.monotonic(), step
-            self._warmup, self._paused = self._warm - self._started - self._paused, 0.0
+            self._warmup = self._warm - self._started - self._paused
+            self.phase_ended("step_s")
+            self._phases["step_s"] -= self._paused
+            self._phases["evaluation_s"], self._paused = self._paused, 0.0
+            parts = ", ".join(f"{name[:-2]} {took:.1f}" for name, took in self._phases.items())
+            log.info(f"first step after {sum(self._phases.values()):.1f} s: {parts}")
 
     def stop(self) -> None:
         """Training has ended; what follows counts for the duration alone."""
@@ -75,6 +92,7 @@ class Meter:
         return {
             **sums,
             "warmup_s": warmup,
+            "first_step": self._phases,
             "peak_memory_gb": peak,
             "estimated_memory_gb": estimated or earlier.get("estimated_memory_gb"),
         }
@@ -99,6 +117,9 @@ def describe_cost(total: dict[str, Any], device: torch.device, fingerprint: str)
     return {
         "duration_s": round(total["duration_s"], 1),
         "warmup_s": None if total["warmup_s"] is None else round(total["warmup_s"], 1),
+        # Of the last session, on the way to its first step: imports and checks, weights, what fits
+        # into memory, evaluation, the step. The compiler's work is in the last three.
+        "first_step": {name: round(took, 1) for name, took in total["first_step"].items()},
         "tokens_per_s": None if speed is None else round(speed),
         "peak_memory_gb": round(total["peak_memory_gb"], 2),
         "estimated_memory_gb": _rounded(total["estimated_memory_gb"]),

@@ -74,6 +74,7 @@ def train(
     memory = plan_memory(params, paths.base, plan, args.device)
     meter.estimated = memory.estimated
     model = load_model(params, paths.base, plan, memory, start)
+    meter.phase_ended("load_s")
     manifest = json.loads((paths.base / "manifest.json").read_text(encoding="utf-8"))["model"]
     with Interruption() as interruption:
         trainer = FlatTrainer(

@@ -1,23 +1,38 @@
 """Each decoder layer compiled by itself, once for all lengths."""
 
+import time
+
 import torch
 from peft import PeftModel
+from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 
 from finetune.flat.heads import LossHead
 from finetune.model.layers import layers_of
 
 # Layers, the last and others, in training and evaluation, flat and stacked: each is a graph.
 GRAPHS = 64
+LONGEST_START = 60  # seconds to wait for the compiler's helpers
 
 
 def start_compiler() -> None:
-    """Compile something tiny, while there is nothing else to wait for.
+    """Start the compiler's helper processes, while there is nothing else to wait for.
 
-    The compiler's helper processes take seconds to start, and until they have, it makes each kernel
-    by itself, one after the other. By the time the weights are loaded, they are there.
+    They take seconds to start, and until they have, the compiler makes each kernel by itself, one
+    after the other; also those that an earlier run has left in the cache.
     """
-    if torch.cuda.is_available():
-        torch.compile(lambda x: x + 1)(torch.zeros(8, device="cuda"))
+    if _has_helpers():
+        AsyncCompile.warm_pool()
+        AsyncCompile.use_process_pool()
+
+
+def _wait_for_helpers() -> None:
+    deadline = time.monotonic() + LONGEST_START
+    while _has_helpers() and not AsyncCompile.use_process_pool() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _has_helpers() -> bool:
+    return torch.cuda.is_available() and get_compile_threads() > 1
 
 
 def compile_layers(model: PeftModel) -> None:
@@ -27,7 +42,11 @@ def compile_layers(model: PeftModel) -> None:
     and nothing when a length is new. The first would be a third one if its input needed no
     gradient; that gradient takes a thousandth of a step, and the compiler half a minute.
     """
+    _wait_for_helpers()
     torch._dynamo.config.recompile_limit = GRAPHS
+    # DDP would have a graph cut at its buckets. A layer is smaller than a bucket, and the cut fails
+    # where a graph returns a number.
+    torch._dynamo.config.optimize_ddp = False
     model.get_base_model().enable_input_require_grads()
     for layer in layers_of(model):
         layer.forward = torch.compile(layer.forward, dynamic=True)
