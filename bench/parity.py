@@ -34,6 +34,7 @@ LORA = Lora(
     exclude_modules=None,
     use_dora=False,
     init_lora_weights="default",
+    modules_to_save=None,
 )
 EXAMPLES, RATE, LARGEST_NORM = 16, 1e-3, 1.0
 

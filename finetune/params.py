@@ -249,6 +249,7 @@ class Lora:
     `target_modules` is all-linear, a list of names, or a regular expression for whole names; so is
     `exclude_modules`. No initialisation that changes the base's weights (PiSSA, OLoRA, LoftQ): the
     base is stored in 4 bits, and the adapter would be one of a base that nobody else has.
+    `modules_to_save` names the embedding or the head, which are then trained whole.
     """
 
     r: Positive
@@ -260,6 +261,7 @@ class Lora:
     exclude_modules: Text | list[Text] | None
     use_dora: bool
     init_lora_weights: Literal["default", "gaussian", "orthogonal"]
+    modules_to_save: Annotated[list[Text], Field(min_length=1)] | None
 
 
 @section
@@ -545,6 +547,11 @@ def _lora(params: Params) -> list[str]:
             )
     if lora.init_lora_weights == "orthogonal" and lora.r % 2:
         found.append(f"lora.r is {lora.r}: init_lora_weights orthogonal needs an even one")
+    if lora.modules_to_save and "gguf-adapter" in params.export.kinds:
+        found.append(
+            f"export.kinds has gguf-adapter, which cannot hold lora.modules_to_save "
+            f"{lora.modules_to_save}: export gguf or merged"
+        )
     return found
 
 
@@ -620,6 +627,11 @@ def _launch(params: Params) -> list[str]:
         if params.quantization.dequantize:
             found.append(
                 "quantization.dequantize is true: FSDP shards the 4-bit weights; set it false"
+            )
+        if params.lora.modules_to_save:
+            found.append(
+                f"lora.modules_to_save is {params.lora.modules_to_save}: not trained under FSDP "
+                "here; leave it empty, or launch with ddp.yaml"
             )
     return found
 

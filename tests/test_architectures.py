@@ -10,12 +10,13 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from finetune.flat import attention
+from finetune.flat import attention, heads
 from finetune.flat.batches import collate_flat, collate_padded
 from finetune.flat.losses import token_nll
 from finetune.model import probe
 from finetune.model.check import check_base
 from finetune.model.load import add_lora, load_base, share_in_4_bits
+from finetune.model.targets import is_tied
 from finetune.params import Compute, Lora, Quantization, load
 from stages.train.fast import last_layer, low_rank
 from tests.architectures import ARCHITECTURES, FLAT, REFUSED, write_model
@@ -31,6 +32,7 @@ LORA = Lora(
     exclude_modules=None,
     use_dora=False,
     init_lora_weights="default",
+    modules_to_save=None,
 )
 PAGE = Path(__file__).parents[1] / "docs/models.md"
 
@@ -119,6 +121,91 @@ def test_biases_of_the_base_learn_in_float32_beside_a_bfloat16_model(tmp_path):
     assert len(moved) == len(biases)
 
 
+WHOLE = replace(LORA, modules_to_save=["embed_tokens", "lm_head"])
+
+
+def plain_gradients(base, examples):
+    """Transformers' own loss of one example at a time, summed, and the gradients of both ends."""
+    head = base.get_output_embeddings()
+    if isinstance(head, heads.LossHead):
+        plain = torch.nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+        plain.weight = head.weight
+        base.set_output_embeddings(plain)
+    ends = {"embed_tokens": base.get_input_embeddings(), "lm_head": base.get_output_embeddings()}
+    for end in ends.values():
+        end.requires_grad_(True)
+    total = 0.0
+    for each in examples:
+        ids = torch.from_numpy(each.input_ids).long()
+        first = int(each.spans[0])
+        labels = ids.clone()
+        labels[:first] = -100
+        loss = base.train()(input_ids=ids[None], labels=labels[None], use_cache=False).loss
+        total = total + loss * (len(ids) - first)
+    total.backward()
+    return total.detach(), {
+        f"{name}.{part}": p.grad for name, end in ends.items() for part, p in end.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gemma2", "phi"])
+def test_modules_trained_whole_have_the_gradients_of_transformers_own_loss(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(heads, "PIECE", 150)  # three rows of 50 words at a time
+    base = load_tiny(name, tmp_path)
+    tied, examples = is_tied(base), probe.make_examples(base, supervised=7)
+    assert tied == (name in ("llama-tied", "gemma2"))
+    taken = ARCHITECTURES[name][1]
+    selects = last_layer.install(base)
+    model = add_lora(base, WHOLE, seed=0)
+    low_rank.install(model)
+    batch = collate_flat(examples) if taken == FLAT else collate_padded(examples)
+    losses, found = gradients(model, [last_layer.select(batch) if selects else batch])
+    total, expected = plain_gradients(load_tiny(name, tmp_path), examples)
+    assert losses.sum() == pytest.approx(total.item(), rel=1e-4)
+    found = {
+        key.replace(".modules_to_save.default", "").rpartition("model.")[2]: gradient
+        for key, gradient in found.items()
+        if "modules_to_save" in key
+    }
+    assert found.keys() == expected.keys() - ({"lm_head.weight"} if tied else set())
+    for key, gradient in found.items():
+        assert expected[key].any() and (gradient - expected[key]).norm() < 1e-3 * gradient.norm()
+
+
+def test_modules_trained_whole_learn_in_float32_and_hand_on_bfloat16(tmp_path):
+    model = add_lora(load_tiny("llama", tmp_path, "bfloat16"), WHOLE, seed=0)
+    whole = {n: p for n, p in model.named_parameters() if p.requires_grad and "lora" not in n}
+    assert len(whole) == 2 and all(p.dtype == torch.float32 for p in whole.values())
+    types = []
+    layer = model.get_base_model().model.layers[0]
+    layer.register_forward_pre_hook(lambda module, args: types.append(args[0].dtype))
+    before = {name: p.detach().clone() for name, p in whole.items()}
+    optimizer = torch.optim.AdamW(whole.values(), lr=2e-5, weight_decay=0.0)
+    batch = collate_flat(probe.make_examples(model.get_base_model()))
+    gradients(model, [batch])
+    optimizer.step()
+    assert set(types) == {torch.bfloat16}
+    read = set(batch.inputs["input_ids"].unique().tolist())
+    for name, p in whole.items():
+        moved = (p != before[name]).any(dim=1)
+        assert moved.all() if "lm_head" in name else set(moved.nonzero()[:, 0].tolist()) <= read
+        assert (p.detach() - before[name]).abs().max().item() == pytest.approx(2e-5, rel=0.01)
+
+
+def test_without_the_adapter_the_base_answers_with_its_own_embedding_and_head(tmp_path):
+    base = load_tiny("llama-tied", tmp_path)
+    batch = collate_flat(probe.make_examples(base))
+    expected = token_nll(base, batch)
+    model = add_lora(base, WHOLE, seed=0)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(2)
+    assert not torch.equal(token_nll(model, batch), expected)
+    with model.disable_adapter():
+        torch.testing.assert_close(token_nll(model, batch), expected)
+
+
 @pytest.fixture
 def folder(tiny_weights, tmp_path):
     """A copy of the tiny model's small files, to be spoilt."""
@@ -182,6 +269,23 @@ def test_learned_positions_end_and_rotary_ones_are_warned_of(
     (folder / "config.json").write_text(json.dumps(words | gpt2 | sizes), encoding="utf-8")
     with pytest.raises(ValueError, match=r"has 512 positions, preprocess.max_length 600"):
         check_base(folder, values)
+
+
+@pytest.mark.parametrize(
+    ("whole", "targets", "message"),
+    [
+        ("embed", "all-linear", "lora.modules_to_save has embed, which it lacks: .* these can be"),
+        ("q_proj", "all-linear", "which is neither its embedding nor its head: .*embed_tokens, lm"),
+        ("lm_head", ["q_proj", "lm_head"], "target_modules and lora.modules_to_save both name lm"),
+    ],
+)
+def test_a_module_that_cannot_be_trained_whole_is_named_at_once(
+    folder, write_params, tmp_path, whole, targets, message
+):
+    write_params(tmp_path, lora__modules_to_save=[whole], lora__target_modules=targets)
+    with pytest.raises(ValueError, match=message) as error:
+        check_base(folder, load(tmp_path / "params.yaml"))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

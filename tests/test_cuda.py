@@ -47,6 +47,7 @@ LORA = Lora(
     exclude_modules=None,
     use_dora=False,
     init_lora_weights="default",
+    modules_to_save=None,
 )
 # Of a gradient, by its norm, in float32; in bfloat16, against what one example at a time gives.
 EXACT, WORSE = 1e-4, 1.3

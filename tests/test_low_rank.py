@@ -24,6 +24,7 @@ LORA = Lora(
     exclude_modules=None,
     use_dora=False,
     init_lora_weights="default",
+    modules_to_save=None,
 )
 
 

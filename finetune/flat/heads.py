@@ -1,15 +1,17 @@
 """A language-model head that returns losses instead of logits.
 
 The logits of 16,384 tokens over 131,072 words take 4 GB in bfloat16 and 17 GB with the float32
-copies that a plain cross-entropy makes. The head is frozen, so its weight needs no gradient, and
-the gradient of the hidden states is known as soon as a piece of the logits is: no more than
-one piece ever exists.
+copies that a plain cross-entropy makes. While the head is frozen, its weight needs no gradient, and
+that of the hidden states is known as soon as a piece of the logits is. Where the head is trained
+(lora.modules_to_save), each piece is made again in the backward pass. No more than one piece ever
+exists.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -35,6 +37,16 @@ def install(model: PreTrainedModel) -> bool:
         return False
     model.set_output_embeddings(LossHead(head))
     return True
+
+
+def find_head(model: nn.Module) -> nn.Module:
+    """The head of `model` that is in use: the trained copy, where the adapter has one."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, ModulesToSaveWrapper):
+        return head
+    if head.disable_adapters or not head.active_adapters:
+        return head.original_module
+    return head.modules_to_save[head.active_adapters[0]]
 
 
 def _returns_logits_of(model: PreTrainedModel, head: nn.Linear) -> bool:
@@ -94,6 +106,8 @@ class LossHead(nn.Linear):
             return super().forward(hidden)
         targets, picked = self._asked
         chosen = hidden[0] if picked is None else hidden[picked]
+        if self.weight.requires_grad:
+            return trained_nll(chosen, self.weight, targets, self._loss)
         return linear_nll(chosen, self.weight, targets, self._loss)
 
 
@@ -141,9 +155,7 @@ class _LinearNll(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if wanted else None
-        step = max(1, PIECE // len(weight))
-        for start in range(0, len(hidden), step):
-            piece = slice(start, start + step)
+        for piece in _pieces(hidden, weight):
             logits = hidden[piece] @ weight.T
             losses[piece], change = piece_loss(logits, targets[piece], wanted)
             if wanted:
@@ -158,3 +170,60 @@ class _LinearNll(torch.autograd.Function):
         if ctx.gradient is None:
             return None, None, None, None
         return ctx.gradient * outer[:, None].to(ctx.gradient.dtype), None, None, None
+
+
+def trained_nll(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    piece_loss: PieceLoss = piece_nll,
+) -> torch.Tensor:
+    """As `linear_nll`, for a weight that gets a gradient.
+
+    `weight` is in float32; under autocast the products are in its type, as a plain layer's are.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return _TrainedNll.apply(hidden.to(dtype), weight, targets, piece_loss)
+
+
+class _TrainedNll(torch.autograd.Function):
+    """Nothing is kept of a piece: the weight's gradient sums rows by their outer gradients, which
+    are known in the backward pass only.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        piece_loss: PieceLoss,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.piece_loss, factor = piece_loss, weight.to(hidden.dtype)
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        for piece in _pieces(hidden, weight):
+            losses[piece], _ = piece_loss(hidden[piece] @ factor.T, targets[piece], False)
+        return losses
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, outer: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        hidden, weight, targets = ctx.saved_tensors
+        factor = weight.to(hidden.dtype)
+        of_hidden, of_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        for piece in _pieces(hidden, weight):
+            rows = hidden[piece]
+            _, change = ctx.piece_loss(rows @ factor.T, targets[piece], True)
+            change = change * outer[piece, None].to(change.dtype)
+            torch.mm(change, factor, out=of_hidden[piece])
+            of_weight += change.T @ rows
+        return of_hidden, of_weight, None, None
+
+
+def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
+    """Rows of `hidden` whose logits are one piece."""
+    step = max(1, PIECE // len(weight))
+    return (slice(start, start + step) for start in range(0, len(hidden), step))

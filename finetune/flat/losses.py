@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from finetune.flat.batches import MicroBatch
-from finetune.flat.heads import LossHead
+from finetune.flat.heads import LossHead, find_head
 
 
 def token_nll(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
@@ -16,7 +16,7 @@ def token_nll(model: nn.Module, batch: MicroBatch) -> torch.Tensor:
     `batch` must be on the model's device. A target below 0 costs nothing.
     """
     base = getattr(model, "module", model)
-    head = base.get_output_embeddings()
+    head = find_head(base)
     with _half_precision(base, batch):
         if isinstance(head, LossHead):
             with head.asked_for(batch.targets, None if _in_order(batch) else batch.at):

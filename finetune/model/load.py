@@ -26,7 +26,8 @@ from transformers.pytorch_utils import Conv1D
 from finetune.flat import attention
 from finetune.model import probe
 from finetune.model.layers import layers_of
-from finetune.model.targets import check_targets, is_trained
+from finetune.model.saved import settle_copies, without_warning_of_ties
+from finetune.model.targets import check_targets, find_saved, is_tied, is_trained
 from finetune.model.weights import locate
 from finetune.params import Compute, Lora, Quantization
 
@@ -156,7 +157,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     is not in the model.
     """
     check_targets(model, lora)
-    unreached = find_unreached(model, lora)
+    unreached, tied = find_unreached(model, lora), is_tied(model)
     if unreached:
         log.info(
             f"lora: left out, because text never reaches them: {unreached[0]} and "
@@ -165,8 +166,10 @@ def add_lora(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     set_seed(seed)
     # In float32 beside a bfloat16 model too: an update of 2.5e-5 is lost in a bfloat16 weight of
     # 0.01. `token_nll` computes with it in bfloat16.
-    config = _lora_config(lora, unreached)
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    config = _lora_config(lora, unreached, find_saved(model, lora))
+    with without_warning_of_ties():
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    settle_copies(adapted, tied)
     for parameter in adapted.parameters():
         if parameter.requires_grad:  # the base's own biases too, where they are trained
             parameter.data = parameter.data.float()
@@ -192,11 +195,14 @@ def find_unreached(model: PreTrainedModel, lora: Lora) -> list[str]:
     )
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False) -> PeftModel:
-    """`model` with the trained adapter of `folder`."""
-    return PeftModel.from_pretrained(
-        model, str(folder), is_trainable=trainable, autocast_adapter_dtype=True
-    )
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """`model` with the trained adapter of `folder`, frozen.
+
+    Beside a bfloat16 model, modules that were trained whole are rounded to bfloat16, as every pass
+    of training rounds them.
+    """
+    with without_warning_of_ties():
+        return PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=True)
 
 
 def quantization_config(quantization: Quantization, compute: Compute) -> BitsAndBytesConfig:
@@ -215,7 +221,9 @@ def _device(compute: Compute) -> str | int:
     return "cpu" if compute.device == "cpu" else int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def _lora_config(lora: Lora, unreached: Sequence[str] = ()) -> LoraConfig:
+def _lora_config(
+    lora: Lora, unreached: Sequence[str] = (), saved: Sequence[str] = ()
+) -> LoraConfig:
     targets = lora.target_modules
     return LoraConfig(
         r=lora.r,
@@ -227,6 +235,7 @@ def _lora_config(lora: Lora, unreached: Sequence[str] = ()) -> LoraConfig:
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
         init_lora_weights=lora.init_lora_weights if lora.init_lora_weights != "default" else True,
+        modules_to_save=list(saved) or None,
         task_type="CAUSAL_LM",
     )
 

@@ -55,6 +55,11 @@ def write_adapter(folder: Path, base: Path, path: Path, name: str) -> None:
         raise ValueError(
             "an adapter with trained biases or DoRA has no form in GGUF: export merged"
         )
+    if whole := lora.get("modules_to_save"):
+        raise ValueError(
+            f"an adapter with modules that were trained whole ({', '.join(whole)}, "
+            "lora.modules_to_save) has no form in GGUF: export gguf or merged"
+        )
     partial = path.with_name(f".{path.name}.partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCH])
     writer.add_type(gguf.GGUFType.ADAPTER)

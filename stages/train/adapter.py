@@ -2,6 +2,7 @@
 
 import json
 from enum import Enum
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,20 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter's tensors, whole, on the CPU. Every process of a sharded model must call it."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    whole = {name: _whole(parameter.detach()) for name, parameter in trained.items()}
+    # A head that is the embedding has its name too: whoever loads the file looks for both.
+    named = model.named_parameters(remove_duplicate=False)
+    whole = {name: _whole(p.detach()) for name, p in named if p.requires_grad}
     found = get_peft_model_state_dict(model, state_dict=whole, save_embedding_layers=False)
-    return {name: found[name].contiguous() for name in sorted(found)}
+    return _apart({name: found[name].contiguous() for name in sorted(found)})
+
+
+def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Safetensors refuses two names of one tensor: the later ones get a copy."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return tensors
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -62,8 +73,11 @@ def read_weights(model: PeftModel, folder: Path) -> None:
 
 
 def count_parameters(folder: Path) -> int:
-    """How many numbers the adapter of `folder` has."""
-    return sum(tensor.numel() for tensor in load_file(folder / WEIGHTS).values())
+    """How many numbers the adapter of `folder` has; a head that is the embedding counts once."""
+    tensors = load_file(folder / WEIGHTS)
+    whole = [t for name, t in tensors.items() if t.ndim > 1 and ".lora_" not in name]
+    twice = [b for a, b in combinations(whole, 2) if a.shape == b.shape and torch.equal(a, b)]
+    return sum(map(torch.numel, tensors.values())) - sum(map(torch.numel, twice))
 
 
 def check_trained(folder: Path) -> None:

@@ -35,6 +35,8 @@ def write_card(params: Params, manifest: dict[str, Any], run: dict[str, Any]) ->
     model, lora, train, metrics = manifest["model"], params.lora, params.train, run["metrics"]
     targets = lora.target_modules
     targets = targets if isinstance(targets, str) else ", ".join(targets)
+    if lora.modules_to_save:
+        targets += f"; trained whole: {', '.join(lora.modules_to_save)}"
     per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
     return f"""---
 {front_matter(model)}

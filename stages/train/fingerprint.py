@@ -25,6 +25,7 @@ CODE = (
     "finetune/model/load.py",
     "finetune/model/memory.py",
     "finetune/model/probe.py",
+    "finetune/model/saved.py",
     "finetune/model/targets.py",
     "finetune/text/tokens.py",
     "stages/train/adapter.py",

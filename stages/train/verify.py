@@ -21,6 +21,7 @@ from finetune.errors import run
 from finetune.flat import attention
 from finetune.model.load import load_adapter, load_base, resolve
 from finetune.model.memory import fit_evaluation
+from finetune.model.saved import find_untrained
 from finetune.params import Params, load
 from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS
@@ -69,7 +70,13 @@ def reload_loss(params: Params, base: Path, prepared: Path, adapter: Path, budge
     model = load_adapter(model, adapter)
     # Without this, peft asks the hub whether the vocabulary was enlarged.
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
-    _compare_tensors(loaded, load_file(adapter / WEIGHTS), adapter)
+    saved = load_file(adapter / WEIGHTS)
+    _compare_tensors(loaded, saved, adapter)
+    if untrained := find_untrained(model, saved):
+        raise ValueError(
+            f"{adapter / WEIGHTS}: {untrained[0]} is the base model's: it was never trained; is "
+            "train.learning_rate 0?"
+        )
     device = model.get_input_embeddings().weight.device
     rows = TokenRows(prepared / "validation")
     batches = islice(evaluation_batches(rows, budget, padded), SAMPLE_BATCHES)
@@ -92,7 +99,9 @@ def _compare_tensors(
     missing = [*sorted(loaded.keys() - saved.keys()), *sorted(saved.keys() - loaded.keys())]
     if missing:
         raise ValueError(f"{adapter / WEIGHTS}: {missing[0]} is not in both file and model")
-    changed = [name for name in saved if not torch.equal(loaded[name].cpu(), saved[name])]
+    # Modules that were trained whole are loaded in the compute type.
+    exact = {name: tensor.to(loaded[name].dtype) for name, tensor in saved.items()}
+    changed = [name for name in saved if not torch.equal(loaded[name].cpu(), exact[name])]
     if changed:
         raise ValueError(f"{adapter / WEIGHTS}: {changed[0]} is not loaded as it was saved")
 

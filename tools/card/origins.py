@@ -71,6 +71,8 @@ def how_it_was_made(record: Record) -> str:
     """Recipe, hardware, cost and versions."""
     targets = record.param("train", "lora/target_modules")
     targets = targets if isinstance(targets, str) else ", ".join(targets)
+    if whole := record.param("train", "lora/modules_to_save"):
+        targets += f"; trained whole: {', '.join(whole)}"
     lora = {key: record.param("train", f"lora/{key}") for key in ("r", "alpha", "dropout")}
     train = {key: record.param("train", f"train/{key}") for key in
              ("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",

@@ -6,7 +6,7 @@ import torch
 from peft import PeftModel
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 
-from finetune.flat.heads import LossHead
+from finetune.flat.heads import LossHead, find_head
 from finetune.model.layers import layers_of
 
 # Layers, the last and others, in training and evaluation, flat and stacked: each is a graph.
@@ -50,6 +50,6 @@ def compile_layers(model: PeftModel) -> None:
     model.get_base_model().enable_input_require_grads()
     for layer in layers_of(model):
         layer.forward = torch.compile(layer.forward, dynamic=True)
-    head = model.get_output_embeddings()
+    head = find_head(model)
     if isinstance(head, LossHead):
         head.compile()

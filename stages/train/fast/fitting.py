@@ -18,7 +18,7 @@ from torch import nn
 from finetune.flat.heads import PIECE
 from finetune.model import memory
 from finetune.model.layers import layers_of
-from finetune.model.targets import is_trained
+from finetune.model.targets import find_saved, is_tied, is_trained
 from finetune.params import Lora, Params, Quantization
 from stages.train.fast import float8
 from stages.train.steps import Plan
@@ -164,16 +164,19 @@ def estimate(model: nn.Module, params: Params, fit: Fit, shards: int = 1) -> Est
     """The peak of a training step on one device; `model` may be without weights (on `meta`).
 
     weights      as `memory.weight_bytes` has them
-    adapter      r (inputs + outputs) of each trained layer: float32, its gradient too
-    optimizer    two states for a trained weight
+    adapter      r (inputs + outputs) of each trained layer, and the modules that are trained whole:
+                 float32, the gradient too
+    optimizer    two states for a trained weight, of an embedding always in float32
     activations  what the layers' linear parts read and write, for each token; recomputed, the input
                  of each layer, and one layer whole
     logits       one piece in float32 with its gradient, and the hidden states' gradient
-    workspace    the largest weight dequantised, twice; of `shards` (FSDP), also two whole layers
+    workspace    the largest weight dequantised, twice; of `shards` (FSDP), also two whole layers;
+                 where a module is trained whole, its gradient of one pass, a rounded copy and a sum
     loading      under FSDP, each process loads all weights before it keeps its share
     """
     width, layers = memory.bytes_of(params.compute), layers_of(model)
-    trained = _trained_weights(model, params.lora)
+    embedding, head = whole_weights(model, params.lora)
+    trained = _trained_weights(model, params.lora) + embedding + head
     floats = _activation_floats(model, params, fit)
     words, hidden = model.get_output_embeddings().weight.shape
     weights = memory.weight_bytes(model, params.quantization, params.compute)
@@ -183,10 +186,12 @@ def estimate(model: nn.Module, params: Params, fit: Fit, shards: int = 1) -> Est
     return Estimate(
         weights=weights // shards,
         adapter=2 * 4 * trained // shards,
-        optimizer=_state_bytes(params.train.optim) * trained // shards,
+        optimizer=_state_bytes(params.train.optim, trained, embedding) // shards,
         activations=int(width * fit.tokens * floats),
         logits=min(PIECE, fit.tokens * words) * (4 + 2 * width) + 2 * width * fit.tokens * hidden,
-        workspace=memory.workspace_bytes(model, params.quantization, params.compute) + gathered,
+        workspace=memory.workspace_bytes(model, params.quantization, params.compute)
+        + gathered
+        + (4 + 2 * width) * max(embedding, head),
         loading=weights if shards > 1 else 0,
     )
 
@@ -281,8 +286,10 @@ def _any_process(failed: bool, device: torch.device) -> bool:
     return bool(flag.item())
 
 
-def _state_bytes(optim: str) -> int:
-    return next((size for name, size in OPTIMIZER_BYTES.items() if name in optim), 8)
+def _state_bytes(optim: str, trained: int, embedding: int) -> int:
+    """Trainer keeps the states of the `embedding` among the `trained` weights in 32 bits."""
+    size = next((size for name, size in OPTIMIZER_BYTES.items() if name in optim), 8)
+    return size * trained + (8 - size) * embedding * ("8bit" in optim)
 
 
 def _activation_floats(model: nn.Module, params: Params, fit: Fit) -> float:
@@ -302,6 +309,20 @@ def _trained_weights(model: nn.Module, lora: Lora) -> int:
         for name, m in memory.quantised(model)
         if is_trained(name, lora)
     )
+
+
+def whole_weights(model: nn.Module, lora: Lora) -> tuple[int, int]:
+    """Weights of the embedding and of the head, where they are trained whole.
+
+    A head that is the embedding counts there.
+    """
+    saved = [model.get_submodule(name) for name in find_saved(model, lora)]
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    sizes = [
+        sum(p.numel() for p in each.parameters()) if any(each is m for m in saved) else 0
+        for each in (embedding, head)
+    ]
+    return sizes[0], 0 if is_tied(model) else sizes[1]
 
 
 def _layer_floats(prefix: str, layer: nn.Module, lora: Lora) -> float:
