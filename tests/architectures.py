@@ -139,9 +139,9 @@ ARCHITECTURES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def write_model(name: str, folder: Path) -> Path:
-    """A tiny random model of this name, saved without a tokenizer."""
-    config = CONFIG_MAPPING[name.partition("-")[0]](**ARCHITECTURES[name][0])
+def write_model(name: str, folder: Path, **changes: Any) -> Path:
+    """A tiny random model of this name, saved without a tokenizer; `changes` are of its config."""
+    config = CONFIG_MAPPING[name.partition("-")[0]](**ARCHITECTURES[name][0] | changes)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
     return folder / name

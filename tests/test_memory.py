@@ -78,6 +78,35 @@ def test_estimates_grow_with_tokens_and_shrink_with_recomputing(mistral_7b, law)
     assert again.activations < large.activations / 5
 
 
+def with_whole(params, modules):
+    return replace(params, lora=replace(params.lora, modules_to_save=modules))
+
+
+def test_modules_trained_whole_count_with_gradient_and_states(mistral_7b, law):
+    fit, size = Fit(2048, True), 32768 * 4096
+    plain = estimate(mistral_7b, with_train(law, optim="adamw_torch"), fit)
+    params = with_whole(with_train(law, optim="adamw_torch"), ["embed_tokens", "lm_head"])
+    both = estimate(mistral_7b, params, fit)
+    assert both.adapter - plain.adapter == both.optimizer - plain.optimizer == 2 * size * 8
+    assert both.workspace > plain.workspace and both.weights == plain.weights
+    small = with_whole(with_train(law, optim="adamw_8bit"), ["embed_tokens", "lm_head"])
+    without = estimate(mistral_7b, with_whole(small, None), fit)
+    # Trainer keeps an embedding's states in 32 bits.
+    assert estimate(mistral_7b, small, fit).optimizer - without.optimizer == size * (8 + 2)
+
+
+def test_a_head_that_is_the_embedding_counts_once(law):
+    config = MistralConfig(vocab_size=32768, num_hidden_layers=2, tie_word_embeddings=True)
+    with torch.device("meta"):
+        tied = AutoModelForCausalLM.from_config(config)
+    fit = Fit(2048, True)
+    found = [
+        estimate(tied, with_whole(law, whole), fit).adapter
+        for whole in (None, ["lm_head"], ["embed_tokens", "lm_head"])
+    ]
+    assert found[1] == found[2] == found[0] + 8 * 32768 * 4096
+
+
 def test_a_large_device_takes_what_is_asked_for(mistral_7b, law):
     options = list_fits(law, longest=512, share=64)
     params, kept = keep_fitting(mistral_7b, law, options, available=190_000_000_000)

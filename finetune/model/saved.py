@@ -53,7 +53,11 @@ def find_untrained(model: PeftModel, saved: dict[str, torch.Tensor]) -> list[str
 
 @contextmanager
 def without_warning_of_ties() -> Iterator[None]:
-    """peft warns where the head is the embedding; `settle_copies` keeps them one."""
+    """peft warns where the head is the embedding, when adding and when merging an adapter.
+
+    `settle_copies` keeps them one, and the merged model has the base's configuration.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
         yield

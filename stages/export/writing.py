@@ -75,8 +75,11 @@ def write_adapter(form: Form, name: str, folder: Path) -> None:
 def write_merged(form: Form, name: str, folder: Path) -> None:
     """Base and adapter as one model in 16 bits."""
     from finetune.model.load import load_adapter
+    from finetune.model.saved import without_warning_of_ties
 
-    merged = load_adapter(_load_base(form), form.adapter).merge_and_unload(safe_merge=True)
+    adapted = load_adapter(_load_base(form), form.adapter)
+    with without_warning_of_ties():
+        merged = adapted.merge_and_unload(safe_merge=True)
     _save(merged, form, folder)
 
 

@@ -101,6 +101,11 @@ def _check_steps(params: Params, plan: Plan) -> None:
 
 def _check_processes(params: Params, processes: int) -> None:
     """accelerate starts one process in silence where its configuration says MULTI_CPU."""
+    if params.lora.modules_to_save and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise ValueError(
+            f"lora.modules_to_save is {params.lora.modules_to_save}: not trained under FSDP here; "
+            "leave it empty, or launch with ddp.yaml"
+        )
     if "--config_file" not in params.launch.command:
         return
     wanted = YAML(typ="safe").load(Path(params.launch.config)).get("num_processes", 1)
