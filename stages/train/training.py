@@ -137,7 +137,9 @@ def load_model(
     plan.padded = not attention.takes_flat(model)
     few = plan.supervised.sum() < FEW * plan.lengths.sum()
     plan.reads_few = bool(few) and last_layer.install(model)
-    plan.captured = params.train.compile and _captures_pay(plan, memory)
+    # With an embedding that is trained, a captured pass has not been tried.
+    capturable = params.train.compile and not params.lora.modules_to_save
+    plan.captured = capturable and _captures_pay(plan, memory)
     model = add_lora(model, params.lora, params.seed)
     low_rank.install(model)
     if memory.float8:
