@@ -17,6 +17,9 @@ from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+# Schedules of transformers that have no warm-up, and ignore one in silence.
+NO_WARMUP = ("constant", "greedy", "reduce_lr_on_plateau")
+
 section = dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -580,6 +583,13 @@ def _steps(params: Params) -> list[str]:
         found.append("train.resume_from and train.init_adapter: set at most one")
     if train.warmup_steps and train.warmup_ratio:
         found.append("train.warmup_steps and train.warmup_ratio: leave at least one at 0")
+    for name in ("warmup_steps", "warmup_ratio"):
+        if getattr(train, name) and train.lr_scheduler_type in NO_WARMUP:
+            other = ", or write constant_with_warmup" * (train.lr_scheduler_type == "constant")
+            found.append(
+                f"train.lr_scheduler_type is {train.lr_scheduler_type}, which ignores train.{name} "
+                f"{getattr(train, name)}: set that to 0{other}"
+            )
     if train.resume_accept and not train.resume_from:
         found.append("train.resume_accept is of a checkpoint: name it in train.resume_from")
     return found

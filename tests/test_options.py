@@ -1,5 +1,6 @@
 """Every option of training does what its name says, and what it does not touch stays the same."""
 
+import inspect
 import json
 import math
 import shutil
@@ -9,8 +10,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from finetune.params import Model, load
+from finetune.params import NO_WARMUP, Model, load
 from finetune.text.tokens import TokenRows, TokenWriter
 from stages.fetch.model import write_base
 from stages.train.adapter import WEIGHTS
@@ -203,11 +205,24 @@ def test_an_adapter_of_another_kind_is_trained_and_loads_again_as_trained(
         ({"lora__init_lora_weights": "pissa"}, "'default', 'gaussian' or 'orthogonal'"),
         ({"lora__init_lora_weights": "orthogonal", "lora__r": 3}, "needs an even one"),
         ({"train__warmup_ratio": 0.1}, "leave at least one at 0"),
+        ({"train__lr_scheduler_type": "constant"},
+         "is constant, which ignores train.warmup_steps 2: .* write constant_with_warmup"),
+        ({"train__lr_scheduler_type": "reduce_lr_on_plateau", "train__warmup_steps": 0,
+          "train__warmup_ratio": 0.1}, "ignores train.warmup_ratio 0.1: set that to 0$"),
         ({"train__resume_accept": ["max_steps"]}, "name it in train.resume_from"),
         ({"seed": 2**32}, "seed is 4294967296: input should be less than 4294967296"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_work_is_refused_in_the_first_second(tmp_path, write_params, changes, message):
     write_params(tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "params.yaml")
+
+
+def test_the_schedules_without_warm_up_are_those_of_transformers():
+    without = {
+        each.value
+        for each, make in TYPE_TO_SCHEDULER_FUNCTION.items()
+        if "num_warmup_steps" not in inspect.signature(make).parameters
+    }
+    assert without == set(NO_WARMUP)

@@ -195,7 +195,6 @@ def test_what_is_odd_about_a_run_is_warned_of(default, changes, key):
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"train__lr_scheduler_type": "constant"}, "train.warmup_steps"),
         ({"train__optim": "paged_adamw_32bit"}, "train.optim"),
         ({"train__optim": "sgd", "train__adam_beta2": 0.95}, "train.adam_beta2"),
         ({"train__memory": "auto"}, "train.memory"),

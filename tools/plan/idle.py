@@ -14,7 +14,7 @@ from finetune.model.targets import is_target, is_trained
 from finetune.params import Params
 from stages.train.fast.float8 import SMALLEST_HIDDEN
 from tools.plan.findings import Finding, listed
-from tools.plan.schedule import NO_WARMUP, Schedule
+from tools.plan.schedule import Schedule
 
 # Optimizers that do not take transformers' adam_* values.
 NOT_ADAM = ("sgd", "adafactor", "adagrad", "rmsprop", "lomo")
@@ -97,11 +97,6 @@ def _preprocess(params: Params) -> Iterator[Finding]:
 
 def _train(params: Params) -> Iterator[Finding]:
     train = params.train
-    if train.lr_scheduler_type in NO_WARMUP:
-        for name in ("warmup_steps", "warmup_ratio"):
-            if getattr(train, name):
-                message = f"train.lr_scheduler_type {train.lr_scheduler_type} has no warm-up"
-                yield _of(params, f"train.{name}", message)
     if any(name in train.optim for name in NOT_ADAM):
         for name, default in ADAM_DEFAULTS.items():
             if getattr(train, name) != default:

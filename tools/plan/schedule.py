@@ -18,8 +18,6 @@ MANY_EPOCHS = 16
 # LoRA's authors use 2e-4 for GPT-2 and GPT-3 and more for RoBERTa (arXiv:2106.09685, appendix D),
 # QLoRA's 2e-4 for 7B and 13B and 1e-4 for larger models (arXiv:2305.14314, appendix B).
 PUBLISHED_RATES = (1e-4, 1e-3)
-# transformers' get_scheduler gives these no warm-up.
-NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 FAR = 2  # times outside of them
 
 
@@ -69,8 +67,6 @@ def make_schedule(params: Params, data: Data, root: Path) -> Schedule:
 
 def _warmup_steps(params: Params, steps: int) -> int:
     train = params.train
-    if train.lr_scheduler_type in NO_WARMUP:
-        return 0
     return train.warmup_steps or math.ceil(train.warmup_ratio * steps)
 
 
