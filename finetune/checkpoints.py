@@ -45,6 +45,11 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
+def seal_of(folder: Path) -> str:
+    """The sha256 of a sealed folder's sums: two folders of the same files have the same."""
+    return file_sha256(folder / SUMS)
+
+
 def list_steps(folder: Path) -> dict[int, Path]:
     """Step -> `step-N` folder, in the order of the steps."""
     matches = [(re.fullmatch(r"step-(\d+)", path.name), path) for path in folder.glob("step-*")]

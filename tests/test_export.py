@@ -118,11 +118,19 @@ def test_push_uploads_what_was_scored_and_nothing_else(adapter, monkeypatch, hub
     assert hub.messages[0].startswith("law-sample of commit ")
 
 
-def test_push_refuses_what_nobody_could_load_or_what_has_lost_the_tuning(adapter, monkeypatch):
+def test_push_refuses_another_adapters_what_nobody_could_load_and_what_has_lost_the_tuning(
+    adapter, monkeypatch
+):
     for kind in ("adapter", "merged"):
         export(monkeypatch, kind)
     with pytest.raises(ValueError, match="tiny is not on the hub .* push --form merged"):
         export(monkeypatch, "push", "--form", "adapter", "--to", "me/titles")
+    sums = adapter / "checksums.json"
+    sealed = sums.read_text(encoding="utf-8")
+    sums.write_text(sealed.replace("{", "{ ", 1), encoding="utf-8")  # as after another training
+    with pytest.raises(ValueError, match=r"merged is of another adapter than models/adapter: run"):
+        export(monkeypatch, "push", "--to", "me/titles")
+    sums.write_text(sealed, encoding="utf-8")
     path = Path("metrics/export-merged.json")
     metrics = json.loads(path.read_text(encoding="utf-8"))
     metrics["gap"]["loss"]["value"] = 3.0

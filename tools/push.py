@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from finetune.checkpoints import seal_of
 from finetune.params import Params
 
 log = logging.getLogger(__name__)
@@ -17,8 +18,8 @@ def push(arguments: argparse.Namespace, params: Params) -> None:
     """Upload models/export/FORM as one commit of the model repository `arguments.to`.
 
     The repository is made where it is not there, private unless --public. Raises ValueError where
-    the form was not exported or not scored or has lost the tuning, where an adapter's base is not
-    on the hub, and where the hub refuses.
+    the form was not exported or not scored, is of another adapter or has lost the tuning, where an
+    adapter's base is not on the hub, and where the hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
@@ -64,6 +65,8 @@ def check(arguments: argparse.Namespace, params: Params) -> tuple[Path, dict[str
         if not path.exists():
             raise ValueError(f"{path} is not there: {again}")
     metrics = json.loads(scored.read_text(encoding="utf-8"))
+    if metrics.get("adapter_sha256") != seal_of(arguments.adapter):
+        raise ValueError(f"{folder} is of another adapter than {arguments.adapter}: {again}")
     gap = metrics["gap"].get("loss")
     if gap is not None and gap["value"] > params.export.max_loss_gap:
         raise ValueError(

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints import find_damage
+from finetune.checkpoints import find_damage, seal_of
 from finetune.errors import run
 from finetune.params import Params, load
 from finetune.records import write_json
@@ -48,7 +48,7 @@ def export(
         return None
     from stages.export.scoring import check_gap, score
 
-    found = score(form, params, test, rows)
+    found = score(form, params, test, rows) | {"adapter_sha256": seal_of(form.adapter)}
     write_json(metrics, found)
     logging.info(json.dumps(found, sort_keys=True))
     check_gap(form, found, params)
