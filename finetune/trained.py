@@ -38,9 +38,10 @@ def load_trained(
     if low_memory:
         quantization = replace(quantization, dequantize=False)
     weights = obtain_exactly(settings["base"])
-    quantization, _ = fit_evaluation(weights, quantization, compute, batch_tokens)
+    folder = None if base_only else checkpoint or adapter
+    quantization, _ = fit_evaluation(weights, quantization, compute, batch_tokens, folder)
     model = load_base(adapter, quantization, compute, weights)
-    return model if base_only else load_adapter(model, checkpoint or adapter)
+    return load_adapter(model, folder) if folder else model
 
 
 def read_settings(adapter: Path) -> dict[str, Any]:

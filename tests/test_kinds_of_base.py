@@ -106,6 +106,19 @@ def _check_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         export()
 
 
+def test_two_processes_train_them_as_one_does(prepare):
+    one = prepare("llama-tied", "one", **BOTH)
+    two = prepare("llama-tied", "two", train__per_device_train_batch_size=2, **BOTH)
+    assert sessions.train(one)[0] == 0
+    both = sessions.start_two(two)
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    found = [load_file(folder / "models/adapter" / WEIGHTS) for folder in (one, two)]
+    for name in (name for name in found[0] if ".lora_" not in name):
+        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-4, atol=1e-5)
+
+
 def test_in_bfloat16_too_they_load_as_trained_and_the_bases_own_are_not_taken_for_trained(
     prepare, monkeypatch
 ):

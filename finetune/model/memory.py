@@ -28,18 +28,27 @@ log = logging.getLogger(__name__)
 
 
 def fit_evaluation(
-    config: Path, quantization: Quantization, compute: Compute, tokens: int
+    config: Path,
+    quantization: Quantization,
+    compute: Compute,
+    tokens: int,
+    adapter: Path | None = None,
 ) -> tuple[Quantization, int]:
     """How to hold the model of `config` for passes without gradients, and their tokens.
 
     Both as asked for where that fits into what the device has left; else with 4-bit weights, then
-    with smaller passes, on which no result depends. `config` is a folder with a config.json. Raises
-    ValueError where nothing fits. On a CPU nothing is changed.
+    with smaller passes, on which no result depends. `config` is a folder with a config.json, and
+    `adapter` that of the adapter that will be loaded, if any. Raises ValueError where nothing fits.
+    On a CPU nothing is changed.
     """
     compute = resolve(compute)
     if compute.device == "cpu":
         return quantization, tokens
     available = available_bytes(torch.device("cuda", torch.cuda.current_device()))
+    # Gigabytes where embedding and head are trained whole.
+    available -= (
+        sum(each.stat().st_size for each in adapter.glob("*.safetensors")) if adapter else 0
+    )
     return choose_evaluation(skeleton(config), quantization, compute, tokens, available)
 
 

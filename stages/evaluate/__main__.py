@@ -27,12 +27,13 @@ from stages.evaluate.report import write_report
 
 def main() -> None:
     paths = _parse()
-    params = _fit(load(), paths.base)
+    params = load()
+    folder = _adapter(paths, params)
+    params = _fit(params, paths.base, folder)
     questions = read_questions(paths.test, params.evaluate.max_rows)
     baseline = read_predictions(paths.baseline, questions) if paths.baseline else None
     tokenizer = load_tokenizer(paths.base)
     passages = read_passages(Path(params.evaluate.general_text), tokenizer) if baseline else []
-    folder = _adapter(paths, params)
     model = load_base(paths.base, params.quantization, params.compute)
     before = row_losses(model, passages, params.evaluate.micro_batch_tokens)
     model = load_adapter(model, folder) if folder else model
@@ -51,10 +52,10 @@ def main() -> None:
     _say(metrics)
 
 
-def _fit(params: Params, base: Path) -> Params:
+def _fit(params: Params, base: Path, adapter: Path | None) -> Params:
     """`params` with what the device's memory allows; no result depends on it."""
     quantization, tokens = fit_evaluation(
-        base, params.quantization, params.compute, params.evaluate.micro_batch_tokens
+        base, params.quantization, params.compute, params.evaluate.micro_batch_tokens, adapter
     )
     evaluate = replace(params.evaluate, micro_batch_tokens=tokens)
     return replace(params, quantization=quantization, evaluate=evaluate)

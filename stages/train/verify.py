@@ -64,7 +64,7 @@ def reload_loss(params: Params, base: Path, prepared: Path, adapter: Path, budge
     """
     if damage := find_damage(adapter):
         raise ValueError(damage)
-    quantization, _ = fit_evaluation(base, params.quantization, params.compute, budget)
+    quantization, _ = fit_evaluation(base, params.quantization, params.compute, budget, adapter)
     model = load_base(base, quantization, params.compute)
     padded = not attention.takes_flat(model)
     model = load_adapter(model, adapter)
