@@ -49,6 +49,27 @@ def test_a_template_reads_what_it_names(template, row, text):
     assert parse_template(template, "key").fill(row) == text
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{a.__class__}",
+        "{a.__class__.__mro__[1]}",
+        "{a[0].__class__}",
+        "{a!r}",
+        "{a:>9}",
+        "{a.upper}",
+    ]
+    + ["{__class__}", "{self.columns}", "{fill.__globals__}", "{0}", "{a.__init__.__globals__}"],
+)
+def test_a_template_reaches_columns_and_no_attribute_of_them(template):
+    assert parse_template(template, "key").fill({"a": "x", "b": "y"}) == ""
+
+
+def test_braces_in_a_row_are_text():
+    row = {"a": "{b} {a.__class__}", "b": "y"}
+    assert parse_template("{a} {b}", "key").fill(row) == "{b} {a.__class__} y"
+
+
 def test_a_path_is_a_column_where_its_beginning_is():
     templates = parse_documents({"text": "{names[0].text}"}, "food")
     check_columns(templates, [{"names": []}], "food")

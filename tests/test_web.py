@@ -289,6 +289,53 @@ def test_a_private_address_is_never_asked_also_when_a_name_hides_it(tmp_path, na
         assert server.log == []
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::ffff:127.0.0.1]", "[::1]", "0.0.0.0"],
+)
+def test_a_private_address_in_another_notation_is_not_asked(tmp_path, host):
+    with site.serve(site.chain(1)) as server:
+        urls = [f"http://{host}:{server.server_port}/"]
+        result = crawl(tmp_path, server, env={}, start_urls=urls)
+        assert_one_clear_error(*result, "no page may be used", "private address")
+        assert server.log == []
+
+
+def test_a_name_that_turns_private_while_it_is_crawled_does_not_lead_there(tmp_path):
+    """DNS rebinding: what was resolved and judged is connected to, whatever is answered later."""
+    with site.serve(site.chain(3)) as server:
+        code, output, connected = crawl_names(tmp_path, server, "turns", turns=[PUBLIC, "10.0.0.1"])
+        assert code == 0, output
+        assert len(rows(tmp_path)) == 4 and connected == {PUBLIC}
+
+
+def test_a_redirect_does_not_lead_to_a_private_address_on_a_host_of_the_crawl(tmp_path):
+    def pages(server):
+        inner = f"http://inner.example:{server.server_port}/admin"
+        moved = site.Answer(status=302, headers={"Location": inner})
+        return site.chain(1)(server) | {"/page-0.html": moved}
+
+    with site.serve(pages) as server:
+        names = {"outer": [PUBLIC], "inner": ["10.0.0.1"]}
+        code, output, connected = crawl_names(tmp_path, server, "outer", "inner", **names)
+        assert code == 0, output
+        assert connected == {PUBLIC}
+        counts = manifest(tmp_path)["counts"]
+        assert (counts["redirected"], counts["private address"]) == (1, 2)
+
+
+PUBLIC = "127.0.0.1"  # stands for a public address: CRAWL_ALLOW_LOOPBACK
+
+
+def crawl_names(folder, server, *hosts, **answers):
+    """Crawl from NAME.example of each host; exit code, output, and what was connected to."""
+    prelude = f"{FAST}; from tests import site; site.stand_in_for_dns(**{answers})"
+    urls = [f"http://{host}.example:{server.server_port}/" for host in hosts]
+    allow = {"CRAWL_ALLOW_LOOPBACK": "1"}
+    result = fetch(folder, "web", source(server, start_urls=urls), prelude, **allow)
+    return *result, set((folder / "connected").read_text(encoding="utf-8").split())
+
+
 def test_a_declared_licence_holds_only_where_a_page_names_none(tmp_path):
     declared = {"declared_license": "CC-BY-4.0", "evidence": "https://example.org/terms"}
     with site.serve(site.everything) as server:
