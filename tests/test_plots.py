@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dvc_render import VegaRenderer
 from dvc_render.html import HTML
 from ruamel.yaml import YAML
 
+from tests.attacks import ATTACKS
 from tests.conftest import ROOT
 
 TEMPLATES = ROOT / ".dvc" / "plots"
@@ -180,6 +182,25 @@ def test_a_browser_without_a_network_draws_every_chart(tmp_path):
         assert all(text in document for text in texts)
     assert '<td class="tuned">answer two</td>' in document
     assert "cdn.jsdelivr" not in document
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no headless browser on this machine")
+def test_a_row_cannot_write_into_the_page(tmp_path):
+    """DVC puts rows into the page's scripts as they are, where `</script>` ends one."""
+    rows = [dict.fromkeys(SAMPLES[0], text) | {"rev": "workspace"} for text in ATTACKS]
+    charts = [_fill("samples", rows, "question", "tuned"), _fill("samples", rows, "base", "tuned")]
+    shown = {}
+    for name, template in {"ours": PAGE, "of DVC": None}.items():
+        page = HTML(template)
+        for chart in charts:
+            page.with_scripts("").with_element(chart.generate_html())
+        (tmp_path / f"{name}.html").write_text(page.embed(), encoding="utf-8")
+        shown[name] = _browse(tmp_path / f"{name}.html")
+    assert "<title>7</title>" in shown["of DVC"]  # the attack is one
+    assert "<title>DVC plots</title>" in shown["ours"]
+    for text in ATTACKS:
+        cell = f'<td class="tuned">{escape(text, quote=False)}</td>'
+        assert shown["ours"].count(cell) == len(charts)
 
 
 def _browse(page: Path) -> str:

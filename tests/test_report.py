@@ -13,6 +13,7 @@ import pytest
 from stages.evaluate.predictions import Prediction
 from stages.report.elements import Html, element, escape
 from stages.report.samples import _sample, mark
+from tests.attacks import ATTACKS
 from tests.repository import Repository, stages
 
 pytestmark = pytest.mark.slow
@@ -120,6 +121,23 @@ def test_a_browser_without_a_network_shows_it_at_two_widths_in_both_schemes(
     desk = {"light": "rgb(246, 248, 251)", "dark": "rgb(12, 17, 27)"}[scheme]
     assert f"<title>shown:{metrics['rows']} shown,overflow:false,desk:{desk}</title>" in document
     assert not console
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no headless browser on this machine")
+def test_a_row_with_a_script_in_it_runs_in_no_page_of_the_run(clean: Repository, tmp_path):
+    path = clean.folder / "data/sample/law.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        attack = ATTACKS[number % len(ATTACKS)]
+        row |= {"title": f"{row['title']} {attack}", "body": f"{attack} {row['body']}"}
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    clean.run("dvc", "repro")
+    clean.run("dvc", "plots", "show")
+    for name in ("reports/report.html", "reports/data/examples.html", "dvc_plots/index.html"):
+        page = Path(shutil.copy(clean.folder / name, tmp_path))
+        document, _ = _browse(page, "light")
+        assert "<title>7</title>" not in document and "&lt;/script&gt;" in document, name
 
 
 def _browse(page: Path, scheme: str) -> tuple[str, list[str]]:
