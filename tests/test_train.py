@@ -23,6 +23,7 @@ from stages.train.settings import training_arguments
 from stages.train.steps import Steps, make_plan
 from tests import sessions
 from tests.conftest import ROOT
+from tools.curves import TOLERANCE, read_curve
 
 pytestmark = pytest.mark.slow
 
@@ -366,15 +367,17 @@ def _launch_on_two_machines(folder: Path) -> list[subprocess.CompletedProcess]:
 
 def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tmp_path, furnish):
     two, one, stopped = (tmp_path / name for name in ("two", "one", "stopped"))
-    half = {"train__per_device_train_batch_size": 2}
+    whole = EXACT | {"train__logging_steps": 1}
     for folder in (two, stopped):
-        furnish(folder, **EXACT, **half)
+        furnish(folder, **whole, train__per_device_train_batch_size=2)
     head, other = _launch_on_two_machines(two)
     assert (head.returncode, other.returncode) == (0, 0), head.stderr + other.stderr
     assert "loads and gives the loss that training measured" in head.stderr
     assert json.loads((two / "metrics/cost.json").read_text(encoding="utf-8"))["processes"] == 2
+    golden = read_curve(str(ROOT / "tests/golden/tiny-two-processes.tsv"))
+    assert sessions.read_losses(two) == pytest.approx(golden, abs=10 * TOLERANCE)
 
-    assert sessions.train(furnish(one, **EXACT))[0] == 0
+    assert sessions.train(furnish(one, **whole))[0] == 0
     ours, theirs = (load_file(each / "models/adapter" / WEIGHTS) for each in (one, two))
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
