@@ -1,5 +1,6 @@
 """The page: it stands alone, escapes what it shows, draws in a browser; a failed gate keeps it."""
 
+import html
 import json
 import re
 import shutil
@@ -137,7 +138,9 @@ def test_a_row_with_a_script_in_it_runs_in_no_page_of_the_run(clean: Repository,
     for name in ("reports/report.html", "reports/data/examples.html", "dvc_plots/index.html"):
         page = Path(shutil.copy(clean.folder / name, tmp_path))
         document, _ = _browse(page, "light")
-        assert "<title>7</title>" not in document and "&lt;/script&gt;" in document, name
+        document = document.replace("\u200b", "")  # which follows each < in the samples
+        assert "<title>7</title>" not in document, name
+        assert any(html.escape(text, quote=False) in document for text in ATTACKS), name
 
 
 def _browse(page: Path, scheme: str) -> tuple[str, list[str]]:
