@@ -78,6 +78,16 @@ def make_repository(
     change_params: Callable[[Path], None] = lambda _: None,
 ) -> Repository:
     """This repository's files with a tiny run in params.yaml, committed after `dvc repro`."""
+    made = lay_out(folder, weights, programs, change_params)
+    made.run("dvc", "repro")
+    made.commit("run")
+    return made
+
+
+def lay_out(
+    folder: Path, weights: Path, programs: Path, change_params: Callable[[Path], None]
+) -> Repository:
+    """The same before `dvc repro`, committed."""
     names = subprocess.check_output(
         ["git", "ls-files"], cwd=ROOT, text=True, encoding="utf-8"
     ).splitlines()
@@ -96,8 +106,6 @@ def make_repository(
     made = Repository(folder, programs)
     made.run("git", "init", "-q", "-b", "main")
     made.commit("start")
-    made.run("dvc", "repro")
-    made.commit("run")
     return made
 
 
