@@ -35,7 +35,7 @@ def forget(repository: Repository, stage: str) -> None:
     """Leave nothing of a stage's run: no outs, no lock entry, no run cache, no state of its own."""
     yaml, path = YAML(), repository.folder / "dvc.lock"
     lock = yaml.load(path)
-    for out in lock["stages"].pop(stage).get("outs", []):
+    for out in lock["stages"].pop(stage, {}).get("outs", []):
         remove(repository.folder / out["path"])
     yaml.dump(lock, path)
     for name in (".dvc/cache/runs", *STATES.get(stage, [])):
@@ -60,6 +60,13 @@ def repro(repository: Repository, *words: str, **environment: str) -> subprocess
         encoding="utf-8",
         errors="replace",
     )
+
+
+def quick(repository: Repository) -> Repository:
+    """The same, with stages forked from the server of the tests: for what follows a kill."""
+    found = Repository(repository.folder, repository.programs)
+    found.plain = found.environment
+    return found
 
 
 def check(repository: Repository, expected: dict[str, str], **environment: str) -> str:

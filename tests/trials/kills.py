@@ -1,6 +1,7 @@
 """Kill `dvc repro` with SIGKILL at random moments, stage by stage; what follows must be the same.
 
-    python -m tests.trials.kills --trials 36 --seed 1
+    python -m tests.trials.kills --trials 42 --seed 1
+    python -m tests.trials.kills --trials 8 --stages export@merged export@gguf
 
 On the tiny model of the tests, with a local file, a file on a slow server and a slow site to crawl.
 A trial begins a stage from nothing (no outs, no lock entry, no run cache, no state of its own),
@@ -19,19 +20,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tests import hub_server, site
+from tests import hub_server, site, stage_server
 from tests.conftest import write_tiny_weights
 from tests.repository import ROOT, Repository, make_repository
-from tests.trials.common import check, forget, read_outs
+from tests.trials.common import check, forget, quick, read_outs
 
 STAGES = (
     *("fetch_model", "fetch@law", "fetch_url@extra", "fetch_web@pages", "preprocess", "baseline"),
     *("train", "evaluate", "report", "gate"),
+    *("export@adapter", "export@merged", "export@gguf", "export@gguf-adapter"),
 )
 PAGES = 12
 SLOW_S = 0.15  # a page
@@ -39,13 +42,13 @@ SLOW_S = 0.15  # a page
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.trials.kills")
-    parser.add_argument("--trials", type=int, default=36)
+    parser.add_argument("--trials", type=int, default=42)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     drawn = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
-        repository = prepare(Path(folder), servers)
+        repository = prepare(Path(folder), servers, arguments.stages)
         expected, took = read_outs(repository), {}
         counts: dict[str, list[bool]] = {}
         for number in range(arguments.trials):
@@ -53,7 +56,7 @@ def main() -> None:
             if stage not in took:
                 took[stage] = duration(repository, stage)
             after = kill(repository, stage, drawn.uniform(0.0, took[stage]))
-            wrong = check(repository, expected)
+            wrong = check(quick(repository), expected)
             counts.setdefault(stage, []).append(not wrong)
             print(f"{number + 1:3} {stage:16} killed after {after:5.1f} s: {wrong or 'the same'}")
             sys.stdout.flush()
@@ -65,16 +68,18 @@ def main() -> None:
         sys.exit(not all(total))
 
 
-def prepare(folder: Path, servers: ExitStack) -> Repository:
-    """The repository of the tests with three sources, run once and committed."""
+def prepare(folder: Path, servers: ExitStack, stages: Sequence[str]) -> Repository:
+    """The repository of the tests with three sources and the exports that are to be killed.
+
+    It is run once and committed.
+    """
     write_tiny_weights(folder / "weights")
     files, pages = servers.enter_context(hub_server.serve()), servers.enter_context(slow_site())
     lines = (ROOT / "data/sample/law.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     extra = "".join(lines[100:160]).encode()
     files.files["/extra.jsonl"] = extra
     os.environ |= {"CRAWL_ALLOW_LOOPBACK": "1", "OMP_NUM_THREADS": "1"}
-    plain = folder / "programs"  # no server of stages: what is killed is what a user would kill
-    plain.mkdir()
+    programs = servers.enter_context(stage_server.serve(folder / "server"))
 
     def add_sources(path: Path) -> None:
         yaml = YAML()
@@ -93,9 +98,13 @@ def prepare(folder: Path, servers: ExitStack) -> Repository:
         values["documents"]["pages"] = law | {"prompt": "{text}", "answer": "{title}"}
         values["documents"]["pages"].pop("label", None)
         values["mixture"] = {"law": 0.8, "extra": 0.15, "pages": 0.05}
+        kinds = [each.partition("@")[2] for each in stages if each.startswith("export@")]
+        values["export"]["kinds"] = kinds
         yaml.dump(values, path)
 
-    return make_repository(folder / "repository", folder / "weights", plain, add_sources)
+    made = make_repository(folder / "repository", folder / "weights", programs, add_sources)
+    made.environment = made.plain  # what is killed and timed is what a user would start
+    return made
 
 
 def slow_site() -> object:
