@@ -62,6 +62,16 @@ def repro(repository: Repository, *words: str, **environment: str) -> subprocess
     )
 
 
+def repro_with_lock(repository: Repository, **environment: str) -> subprocess.CompletedProcess:
+    """`dvc repro`; where the lock was cut off, once more with that of the last commit."""
+    done = repro(repository, **environment)
+    if CUT_OFF in done.stdout:
+        print("    (dvc.lock was cut off while DVC wrote it: git checkout dvc.lock)", flush=True)
+        repository.run("git", "checkout", "-q", "dvc.lock")
+        done = repro(repository, **environment)
+    return done
+
+
 def quick(repository: Repository) -> Repository:
     """The same, with stages forked from the server of the tests: for what follows a kill."""
     found = Repository(repository.folder, repository.programs)
@@ -72,13 +82,7 @@ def quick(repository: Repository) -> Repository:
 def check(repository: Repository, expected: dict[str, str], **environment: str) -> str:
     """What differs after `dvc repro`; "" where nothing does and the next one has nothing to do."""
     for asked in ("dvc repro", "dvc repro again"):
-        done = repro(repository, **environment)
-        if CUT_OFF in done.stdout:
-            print(
-                "    (dvc.lock was cut off while DVC wrote it: git checkout dvc.lock)", flush=True
-            )
-            repository.run("git", "checkout", "-q", "dvc.lock")
-            done = repro(repository, **environment)
+        done = repro_with_lock(repository, **environment)
         if done.returncode:
             return f"{asked} ended with {done.returncode}: {done.stdout.strip()[-600:]}"
     if "up to date" not in done.stdout:

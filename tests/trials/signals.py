@@ -30,7 +30,7 @@ from tests.conftest import write_tiny_weights
 from tests.repository import Repository, make_repository, wait_for
 from tests.sessions import free_port
 from tests.stage_server import serve
-from tests.trials.common import check, forget, quick, read_outs, repro
+from tests.trials.common import check, forget, quick, read_outs, repro_with_lock
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TARGETS = ("dvc", "all", "one of two", "all of two")
@@ -160,7 +160,7 @@ def trial(
 def start_beside(repository: Repository) -> tuple[str, str]:
     """`dvc repro` while the training of the one before goes on: what was seen, what was wrong."""
     before = len(members(repository))
-    done = repro(quick(repository))
+    done = repro_with_lock(quick(repository))
     refused = LOCKED in done.stdout
     beside = f"{before} process(es) went on, the next run {'refused' if refused else 'passed'}"
     if done.returncode and not refused:
