@@ -10,13 +10,14 @@ into documents of some 2,000 characters. Both read the same Parquet file, in a p
 import argparse
 import gzip
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +61,9 @@ def main() -> None:
     for tokens in arguments.tokens:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            documents = list(_documents(arguments.text, tokens, arguments.base))
-            _write(root, documents)
+            write_source(root, make_documents(arguments.text, tokens, arguments.base))
             for name, command in _commands(arguments, root).items():
-                costs = [_measure(command(n), root) for n in range(arguments.repeats)]
+                costs = [measure(command(n), root) for n in range(arguments.repeats)]
                 _tell(tokens, name, costs)
 
 
@@ -78,7 +78,7 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def _documents(text: Path, tokens: int, base: Path) -> Iterator[str]:
+def make_documents(text: Path, tokens: int, base: Path) -> Iterator[str]:
     """Paragraphs joined to documents, until there are so many tokens."""
     from finetune.text.prompts import encode, open_tokenizer
 
@@ -91,21 +91,25 @@ def _documents(text: Path, tokens: int, base: Path) -> Iterator[str]:
             yield document
             if count >= tokens:
                 return
-    raise ValueError(f"{text} holds {count} tokens only, not {tokens}")
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
-    data = path.read_bytes()
+    """The paragraphs of a text, and again without end, in another order each time: documents of
+    several paragraphs are then new ones."""
+    data, drawn = path.read_bytes(), random.Random(0)
     text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode(errors="replace")
-    yield from text.split("\n\n")
+    paragraphs = text.split("\n\n")
+    while True:
+        yield from paragraphs
+        drawn.shuffle(paragraphs)
 
 
-def _write(root: Path, documents: list[str]) -> None:
+def write_source(root: Path, documents: Iterable[str]) -> None:
     """The source as fetched, and a params.yaml that makes the most of preprocess."""
     with RowWriter(root / "data/raw/text") as writer:
         for number, text in enumerate(documents):
             writer.write(Row({"text": text}, "", f"text:{number}", "", "", ""))
-        writer.write_manifest({"rows": len(documents)})
+        writer.write_manifest({"rows": writer.count})
     yaml = YAML()
     values = yaml.load(Path("params.yaml"))
     source = {"path": "text", "files": {}, "license": "CC0-1.0", "evidence": "none"}
@@ -142,14 +146,14 @@ def _commands(arguments: argparse.Namespace, root: Path):
     }
 
 
-def _measure(command: list[str], root: Path) -> Cost:
+def measure(command: list[str], root: Path) -> Cost:
     before, begun = os.times(), time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         command, cwd=root, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     peak: list[float] = [0.0]
-    watcher = threading.Thread(target=_watch, args=(process, peak))
+    watcher = threading.Thread(target=watch, args=(process, peak))
     watcher.start()
     _, error = process.communicate()
     watcher.join()
@@ -161,7 +165,7 @@ def _measure(command: list[str], root: Path) -> Cost:
     return Cost(time.monotonic() - begun, cpu, peak[0])
 
 
-def _watch(process: subprocess.Popen, peak: list[float]) -> None:
+def watch(process: subprocess.Popen, peak: list[float]) -> None:
     """The most memory of a process and all below it. Pages of mapped files are not counted: the
     system takes them back when it needs them."""
     while process.poll() is None:
