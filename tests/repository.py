@@ -76,10 +76,12 @@ def make_repository(
     weights: Path,
     programs: Path,
     change_params: Callable[[Path], None] = lambda _: None,
+    *targets: str,
 ) -> Repository:
-    """This repository's files with a tiny run in params.yaml, committed after `dvc repro`."""
+    """This repository's files with a tiny run in params.yaml, committed after `dvc repro`, of some
+    stages or all."""
     made = lay_out(folder, weights, programs, change_params)
-    made.run("dvc", "repro")
+    made.run("dvc", "repro", *targets)
     made.commit("run")
     return made
 
