@@ -82,15 +82,22 @@ def make_documents(text: Path, tokens: int, base: Path) -> Iterator[str]:
     """Paragraphs joined to documents, until there are so many tokens."""
     from finetune.text.prompts import encode, open_tokenizer
 
-    tokenizer, count, parts = open_tokenizer(base), 0, []
+    tokenizer, count = open_tokenizer(base), 0
+    for document in join_paragraphs(text):
+        count += len(encode(tokenizer, [document])[0])
+        yield document
+        if count >= tokens:
+            return
+
+
+def join_paragraphs(text: Path) -> Iterator[str]:
+    """Documents of some paragraphs each, without end."""
+    parts: list[str] = []
     for paragraph in _paragraphs(text):
         parts.append(paragraph)
         if sum(map(len, parts)) >= CHARACTERS:
-            document, parts = "\n\n".join(parts), []
-            count += len(encode(tokenizer, [document])[0])
-            yield document
-            if count >= tokens:
-                return
+            yield "\n\n".join(parts)
+            parts = []
 
 
 def _paragraphs(path: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ together, so the result is the same to the byte as that of one machine.
 
 import argparse
 import logging
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ EXECUTORS: dict[str, type[PipelineExecutor]] = {
     "ray": RayPipelineExecutor,
 }
 POLL_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0  # in which a shared folder shows a file that another machine made
 
 
 class MakeShards(PipelineStep):
@@ -73,10 +75,31 @@ class SpreadWork(Work):
         if not todo:
             return
         logs = self.folder / "logs" / f"{name}-{time.time_ns()}"
-        self.executor([MakeShards(function, todo)], len(todo), str(logs)).run()
+        executor = self.executor([MakeShards(function, todo)], len(todo), str(logs))
+        executor.run()
+        seen = time.monotonic()
         while missing := sum(not task.path.exists() for task in todo):
+            now = time.monotonic()
+            seen = now if _is_running(executor) else seen
+            if now - seen > PATIENCE_SECONDS:
+                raise ValueError(
+                    f"{name}: {missing} of {len(todo)} parts were not made and nothing works on "
+                    f"them any more: the reason is in {logs}; run it again when it is mended"
+                )
             log.info("%s: waiting for %d of %d parts; logs in %s", name, missing, len(todo), logs)
             time.sleep(POLL_SECONDS)
+
+
+def _is_running(executor: PipelineExecutor) -> bool:
+    """Whether the executor still works. Slurm's jobs outlive its call, the others end with it."""
+    if not isinstance(executor, SlurmPipelineExecutor):
+        return False
+    words = ["squeue", "--noheader", "--jobs", str(executor.job_id)]
+    asked = subprocess.run(words, capture_output=True, encoding="utf-8")
+    return bool(asked.stdout.strip()) or (
+        # A controller that does not answer says nothing of the job.
+        asked.returncode != 0 and "Invalid job id" not in asked.stderr
+    )
 
 
 def main() -> None:

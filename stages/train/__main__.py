@@ -26,6 +26,7 @@ from stages.train.checks import check
 from stages.train.cost import Meter, describe_cost, read_cost
 from stages.train.curves import write_curves
 from stages.train.fingerprint import describe_run
+from stages.train.interruption import lost_in_one_line
 from stages.train.outputs import sample_loss, summarize, write_adapter_folder, write_checkpoints
 from stages.train.settings import is_main, processes, quieten, training_arguments
 from stages.train.steps import Plan, make_plan
@@ -49,12 +50,13 @@ def main() -> None:
         params.train.save_steps,
         params.train.keep_unfinished,
     )
-    args = training_arguments(params, resolve(params.compute), plan, store.folder)
-    start = _choose_start(store, params)
-    meter = Meter(plan, args.device, read_cost(store.folder / "cost.json"))
-    state = read_state(start, plan, params)
-    if not is_finished(state, params):
-        state = train(paths, params, (rows, validation), plan, store, args, meter, start)
+    with lost_in_one_line():
+        args = training_arguments(params, resolve(params.compute), plan, store.folder)
+        start = _choose_start(store, params)
+        meter = Meter(plan, args.device, read_cost(store.folder / "cost.json"))
+        state = read_state(start, plan, params)
+        if not is_finished(state, params):
+            state = train(paths, params, (rows, validation), plan, store, args, meter, start)
     if is_main():
         write_outputs(paths, params, plan, store, state)
         cost = describe_cost(meter.total(state.global_step), args.device, store.folder.name)

@@ -1,6 +1,11 @@
-"""SIGTERM (spot machines, Slurm) and SIGINT (Ctrl-C): save at the next step, then stop."""
+"""SIGTERM (spot machines, Slurm) and SIGINT (Ctrl-C): save at the next step, then stop.
+
+Where another process is gone, nothing can be saved: this one ends in one line.
+"""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import torch
@@ -9,6 +14,20 @@ import torch.distributed as dist
 
 class Interrupted(Exception):
     """Training stopped on a signal, after saving where there was something to save."""
+
+
+@contextmanager
+def lost_in_one_line() -> Iterator[None]:
+    """Raise ValueError where one of the processes that train together is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
+            raise
+        raise ValueError(
+            "another process that trains with this one is gone (its own log says why): start all "
+            "of them again, and they go on from the last checkpoint"
+        ) from None
 
 
 class Interruption:

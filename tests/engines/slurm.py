@@ -76,6 +76,7 @@ def main() -> None:
         run_trials(
             [
                 ("preprocess spread over two nodes", partial(spread, repository)),
+                ("jobs of preprocess that fail", partial(fail, repository)),
                 ("train on two nodes", partial(train, repository, alone, expected)),
                 ("train cancelled and submitted again", partial(cancel, repository, expected)),
             ]
@@ -87,7 +88,9 @@ def _enter() -> None:
     for program in ("unshare", "ip", "munged", "slurmctld", "slurmd"):
         if not shutil.which(program):
             sys.exit(f"there is no {program}: apt-get install slurm-wlm munge util-linux iproute2")
-    words = ["unshare", *NAMESPACES, sys.executable, "-m", "tests.engines.slurm"]
+    # A shell as the first process, since Python would leave the jobs that it inherits unreaped.
+    words = ["unshare", *NAMESPACES, "sh", "-c", '"$@"; exit $?', "sh"]
+    words += [sys.executable, "-m", "tests.engines.slurm"]
     os.execvpe("unshare", words, os.environ | {INSIDE: "1"})
 
 
@@ -202,6 +205,27 @@ def spread(repository: Repository) -> tuple[str, str]:
     return told, wrong or compare(repository.folder, PREPARED, expected)
 
 
+def fail(repository: Repository) -> tuple[str, str]:
+    """Jobs that end before they work, as where a node lacks the environment: one line says so."""
+    words = "models/base data/raw --executor slurm --tasks 4 --option time=00:10:00"
+    begun = time.monotonic()
+    done = subprocess.run(
+        [
+            *("timeout", "600", sys.executable, "-m", "tools.spread", *words.split()),
+            *("--option", "partition=cpu", "--option", "env_command=exit 3"),
+        ],
+        cwd=repository.folder,
+        env=repository.plain,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    seconds = time.monotonic() - begun
+    remove(repository.folder / "data/work")
+    last = done.stderr.strip().splitlines()[-1]
+    right = done.returncode == 1 and last.startswith("error:") and "Traceback" not in done.stderr
+    return f"{seconds:.0f} s", "" if right else f"ended with {done.returncode}: {last}"
+
+
 def train(repository: Repository, alone, expected: dict[str, str]) -> tuple[str, str]:
     """Both nodes train, as docs/scale.md says."""
     command = "srun --ntasks-per-node=1 bash presets/launch/slurm.sh"
@@ -230,8 +254,8 @@ def cancel(repository: Repository, expected: dict[str, str]) -> tuple[str, str]:
     number = first.communicate()[0].strip()
     seconds = time.monotonic() - begun
     story = said(repository, number)
-    if not first.returncode or "Traceback" in story:
-        return "", f"the cancelled job ended with {first.returncode}: {story[-3000:]}"
+    if not first.returncode or "interrupted at step" not in story:
+        return "", f"the cancelled job ended with {first.returncode}: {story[-9000:]}"
     kept = steps_saved(repository)
     second = submit(repository)
     number = second.communicate()[0].strip()
