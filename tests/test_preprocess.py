@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -532,3 +533,16 @@ def test_work_spread_by_datatrove_ends_in_the_same_bytes(prepare, monkeypatch, t
     assert run_stage(tiny_base).bytes() == whole
     assert made == []
     assert not list((tmp_path / "data/work").glob("preprocess-*"))
+
+
+def test_parts_that_nobody_makes_any_more_end_in_an_error(monkeypatch, tmp_path):
+    """As datatrove's executor for Ray leaves them where a task has failed."""
+    spread = pytest.importorskip("tools.spread")
+    monkeypatch.setattr(spread, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(spread, "PATIENCE_SECONDS", 0.1)
+    tasks = [SimpleNamespace(path=tmp_path / name) for name in ("a", "b")]
+    tasks[0].path.touch()
+    ended = SimpleNamespace(run=lambda: None)
+    work = spread.SpreadWork(tmp_path, None, lambda *_: ended)
+    with pytest.raises(ValueError, match=r"documents: 1 of 1 parts were not made.*logs/documents-"):
+        work.run("documents", print, tasks)

@@ -383,11 +383,14 @@ def test_two_processes_give_what_one_gives_and_go_on_when_one_is_told_to_stop(tm
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
     assert _without_run(_metrics(two)) == _without_run(_metrics(one))
 
-    for at, code in (("SIGTERM token_nll 8", 143), ("", 0)):
+    ends = {"SIGKILL token_nll 3": [1, -9], "SIGTERM token_nll 8": [143, 143], "": [0, 0]}
+    for at, codes in ends.items():
         both = sessions.start_two(stopped, at=at)
         for process in both:
             process.join()
-        assert [process.exitcode for process in both] == [code, code], _log(stopped)
+        assert [process.exitcode for process in both] == codes, _log(stopped)
+    assert _log(stopped).count("another process that trains with this one is gone") == 1
+    assert "Traceback" not in _log(stopped)
     ours, theirs = sessions.read_outs(stopped), sessions.read_outs(two)
     changed = {name for name in theirs if ours[name] != theirs[name]}
     # Sessions leave the code out of the fingerprint, and so out of the sums.

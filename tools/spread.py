@@ -12,6 +12,7 @@ together, so the result is the same to the byte as that of one machine.
 
 import argparse
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -131,6 +132,12 @@ def _parse() -> argparse.Namespace:
 def _executor(arguments: argparse.Namespace) -> Callable[..., PipelineExecutor]:
     """A function that gives an executor for a pipeline of so many parts."""
     options = dict(_option(each) for each in arguments.option)
+    if arguments.executor == "slurm":
+        # datatrove's own program starts a job, which finds our modules by this alone ...
+        paths = [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        # ... and a job that sums up would wait for ever where a task has failed.
+        options["sbatch_args"] = {"kill-on-invalid-dep": "yes"}
 
     def make(pipeline: list[PipelineStep], parts: int, logs: str) -> PipelineExecutor:
         tasks = min(arguments.tasks, parts)

@@ -6,6 +6,7 @@
 A Ray cluster of two nodes of two CPUs each is begun on this machine, and stopped at the end.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -14,6 +15,9 @@ from pathlib import Path
 
 from tests.engines.common import PREPARED, compare, digests, prepare, remove, run_trials
 from tests.repository import Repository
+
+# A node must not give up on its own parts where the cores are busy with other work.
+PATIENT = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}
 
 
 def main() -> None:
@@ -31,13 +35,16 @@ def spread(repository: Repository) -> tuple[str, str]:
     expected = digests(repository.folder, PREPARED)
     for name in (*PREPARED, "data/work", ".dvc/cache/runs"):
         remove(repository.folder / name)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    os.environ |= PATIENT
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     try:
         cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
         begun = time.monotonic()
         tool = "timeout 600 python -m tools.spread models/base data/raw --executor ray --tasks 4"
-        repository.run(*tool.split(), RAY_ADDRESS=cluster.address)
+        repository.run(*tool.split(), **PATIENT, RAY_ADDRESS=cluster.address)
         seconds = time.monotonic() - begun
     finally:
         cluster.shutdown()
