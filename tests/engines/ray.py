@@ -14,14 +14,6 @@ from pathlib import Path
 
 from tests.engines.common import PREPARED, compare, digests, prepare, remove, run_trials
 from tests.repository import Repository
-from tests.sessions import free_port
-
-# With given ports a node does not give up where the cores are busy: it waits 15 s for those only
-# that its parts choose.
-PORTS = (
-    *("metrics_agent_port", "metrics_export_port"),
-    *("dashboard_agent_listen_port", "runtime_env_agent_port"),
-)
 
 
 def main() -> None:
@@ -39,9 +31,11 @@ def spread(repository: Repository) -> tuple[str, str]:
     expected = digests(repository.folder, PREPARED)
     for name in (*PREPARED, "data/work", ".dvc/cache/runs"):
         remove(repository.folder / name)
-    cluster = Cluster(initialize_head=True, head_node_args=_node(include_dashboard=False))
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     try:
-        cluster.add_node(**_node())
+        cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
         begun = time.monotonic()
         tool = "timeout 600 python -m tools.spread models/base data/raw --executor ray --tasks 4"
@@ -53,12 +47,6 @@ def spread(repository: Repository) -> tuple[str, str]:
     left = list((repository.folder / "data/work").glob("preprocess-*"))
     wrong = f"{left[0]} was not used" if left else ""
     return f"two nodes, {seconds:.0f} s", wrong or compare(repository.folder, PREPARED, expected)
-
-
-def _node(**more: object) -> dict[str, object]:
-    """A node of two CPUs."""
-    ports = {name: free_port() for name in PORTS}
-    return {"num_cpus": 2, **ports, **more}
 
 
 if __name__ == "__main__":
