@@ -16,6 +16,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,16 @@ class MakeShards(PipelineStep):
     def __init__(self, function: Callable[[Task], None], tasks: Sequence[Task]) -> None:
         super().__init__()
         self._function, self._tasks = function, list(tasks)
+        self._folder = Path.cwd()
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Make the files of this rank that are not there yet."""
-        for task in self._tasks[rank::world_size]:
-            if not task.path.exists():
-                with self.track_time():
-                    self._function(task)
-                self.stat_update("made")
+        """Make the files of this rank that are not there yet. Ray begins in a folder of its own."""
+        with chdir(self._folder):
+            for task in self._tasks[rank::world_size]:
+                if not task.path.exists():
+                    with self.track_time():
+                        self._function(task)
+                    self.stat_update("made")
 
 
 @dataclass(frozen=True)
