@@ -78,7 +78,7 @@ class SpreadWork(Work):
         todo = [task for task in tasks if not task.path.exists()]
         if not todo:
             return
-        logs = self.folder / "logs" / f"{name}-{time.time_ns()}"
+        logs = self.folder.resolve() / "logs" / f"{name}-{time.time_ns()}"
         executor = self.executor([MakeShards(function, todo)], len(todo), str(logs))
         executor.run()
         seen = time.monotonic()
