@@ -16,7 +16,6 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ class MakeShards(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Make the files of this rank that are not there yet. Ray begins in a folder of its own."""
+        from contextlib import chdir  # here: what is pickled of __main__ goes without its imports
+
         with chdir(self._folder):
             for task in self._tasks[rank::world_size]:
                 if not task.path.exists():
