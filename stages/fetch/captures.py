@@ -6,12 +6,13 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
+
+from finetune.records import Row
 
 CAPTURE = "capture.warc.gz"
 # The stored body is decompressed and whole, and nobody's session belongs in a data set.
@@ -67,29 +68,28 @@ class CaptureWriter:
         self._writer.write_record(record)
         return offset
 
-
-def row_of(page: Page, offset: int) -> dict[str, Any]:
-    """The row that says where a page is in the capture."""
-    kind = page.header("Content-Type")
-    return {"url": page.url, "warc_offset": offset, "content_type": kind}
-
-
-class PageWriter:
-    """Puts local pages into the capture of a source, which is made with the first of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path, self._file = folder / CAPTURE, None
-
     def keep(self, body: bytes, name: str) -> dict[str, Any]:
-        """Add the page of a file; returns the row that stands for it."""
-        if self._file is None:
-            self._file = self._path.open("wb")
-            self._writer = CaptureWriter(self._file)
+        """Add the page of a local file; returns the row that stands for it."""
         url = f"http://files.invalid/{quote(name)}"  # WARC has headers for http only (RFC 2606)
         page = Page(url, 200, [("Content-Type", "text/html")], body, "", 0.0, 0.0)
-        return {**row_of(page, self._writer.write(page)), "url": name, "path": name}
+        return {**_place(page, self.write(page)), "url": name, "path": name}
 
-    def close(self) -> None:
-        """Write what is left."""
-        if self._file is not None:
-            self._file.close()
+
+def row_of(page: Page, offset: int, split: str, license: str, evidence: str) -> Row:
+    """The row of a page that is in the capture at that offset."""
+    return Row(
+        row=_place(page, offset),
+        split=split,
+        origin=page.url,
+        sha256=hashlib.sha256(page.body).hexdigest(),
+        license=license,
+        evidence=evidence,
+        robots=page.robots,
+        etag=page.header("ETag"),
+        last_modified=page.header("Last-Modified"),
+    )
+
+
+def _place(page: Page, offset: int) -> dict[str, Any]:
+    kind = page.header("Content-Type")
+    return {"url": page.url, "warc_offset": offset, "content_type": kind}

@@ -10,22 +10,14 @@ from finetune import errors, params
 from finetune.records import SPLITS, file_sha256
 from stages.fetch import warcs
 from stages.fetch.readers import format_of
-from stages.fetch.sources import (
-    Part,
-    check_splits,
-    find,
-    parse_arguments,
-    raise_all,
-    told,
-    write_source,
-)
+from stages.fetch.sources import Part, arguments, check_splits, raise_all, told, write_source
 
 WARC = ".warc.gz"
 
 
 def main() -> None:
-    name, out = parse_arguments(__doc__)
-    source, counts = find("files", name), Counter()
+    name, out, source = arguments(__doc__, "files")
+    counts: Counter[str] = Counter()
     parts = find_parts(source, counts)
     captured = [part.name.endswith(WARC) for part in parts]
     if all(captured):

@@ -19,14 +19,13 @@ from huggingface_hub.hf_api import RepoSibling
 from finetune import errors, params
 from finetune.hub_client import clear_errors, retried
 from finetune.records import file_sha256
-from stages.fetch.sources import Part, check_splits, find, parse_arguments, write_source
+from stages.fetch.sources import Part, arguments, check_splits, write_source
 
 STREAM_BLOCK_BYTES = 8 << 20
 
 
 def main() -> None:
-    name, out = parse_arguments(__doc__)
-    source = find("hub", name)
+    name, out, source = arguments(__doc__, "hub")
     select = selector(source)
     with clear_errors(source.name, source.revision, "dataset"):
         parts = find_parts(source)

@@ -53,6 +53,8 @@ REMEDIES = {
     ".warc .warc.gz": "make it a source of its own, with WARC files alone",
 }
 
+KeepPage = Callable[[bytes, str], dict[str, Any]]  # a page's HTML and name -> the row for it
+
 
 def read(
     file: BinaryIO,
@@ -60,7 +62,7 @@ def read(
     repairs: Counter[str],
     columns: tuple[str, ...] = (),
     encoding: str = "",
-    keep_page: Callable[[bytes, str], dict[str, Any]] | None = None,
+    keep_page: KeepPage | None = None,
 ) -> Iterator[Record]:
     """Yield the rows of an open binary file; of Parquet and Arrow only `columns`, if any are named.
 
@@ -126,7 +128,7 @@ def _records(
     repairs: Counter[str],
     columns: tuple[str, ...],
     encoding: str,
-    keep_page: Callable[[bytes, str], dict[str, Any]] | None,
+    keep_page: KeepPage | None,
 ) -> Iterator[Record]:
     if suffix in PACKED:
         return PACKED[suffix](stream, name)
@@ -140,9 +142,7 @@ def _records(
     return SEPARATED[suffix](text, name, repairs) if suffix in SEPARATED else _read_text(text, name)
 
 
-def _read_page(
-    stream: BinaryIO, name: str, keep_page: Callable[[bytes, str], dict[str, Any]] | None
-) -> Iterator[Record]:
+def _read_page(stream: BinaryIO, name: str, keep_page: KeepPage | None) -> Iterator[Record]:
     data = read_whole(stream, name, MAX_RECORD_BYTES, "a page is one document: split it")
     if keep_page is None:
         raise ValueError(f"{name} is a web page, which only a source can be: write its text")

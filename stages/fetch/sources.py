@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,10 +18,11 @@ from tqdm import tqdm
 from finetune import params
 from finetune.records import Row, RowWriter
 from stages.fetch import readers
-from stages.fetch.captures import PageWriter
+from stages.fetch.captures import CAPTURE, CaptureWriter
 from stages.fetch.streams import Record
 
 MOST_TOLD = 50
+Select = Callable[[dict, str], dict | None]  # a row and where it stood -> what is kept of it
 log = logging.getLogger("fetch")
 
 
@@ -41,14 +43,19 @@ class Part:
     rows: Callable[[], Iterator[Record]] | None = None
 
 
-def parse_arguments(description: str) -> tuple[str, Path]:
-    """The source's name in params.yaml, and the folder to write."""
+def arguments(description: str, kind: str) -> tuple[str, Path, Any]:
+    """The source's name in params.yaml, the folder to write, and the source itself."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("name")
     parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
-    remove_unnamed(arguments.out.parent, params.load().data.names())
-    return arguments.name, arguments.out
+    given, data = parser.parse_args(), params.load().data
+    remove_unnamed(given.out.parent, data.names())
+    sources = getattr(data, kind)
+    if given.name not in sources:
+        raise ValueError(
+            f"params.yaml: data.{kind} has no {given.name}, only {', '.join(sources) or 'none'}"
+        )
+    return given.name, given.out, sources[given.name]
 
 
 def remove_unnamed(folder: Path, names: list[str]) -> None:
@@ -72,16 +79,6 @@ def remove_unnamed(folder: Path, names: list[str]) -> None:
             log.warning("%s is no source of params.yaml and not written by a fetch: move it", path)
 
 
-def find(kind: str, name: str) -> Any:
-    """The source of that kind and name in params.yaml."""
-    sources = getattr(params.load().data, kind)
-    if name not in sources:
-        raise ValueError(
-            f"params.yaml: data.{kind} has no {name}, only {', '.join(sources) or 'none'}"
-        )
-    return sources[name]
-
-
 def check_splits(parts: list[Part]) -> list[Part]:
     """The parts; ValueError if two splits claim one file."""
     owners: dict[str, str] = {}
@@ -98,7 +95,7 @@ def write_source(
     kind: str,
     source: Any,
     parts: list[Part],
-    select: Callable[[dict, str], dict | None] = lambda row, where: row,
+    select: Select = lambda row, where: row,
     max_rows: int | None = None,
     counts: Counter[str] | None = None,
 ) -> None:
@@ -110,17 +107,27 @@ def write_source(
     """
     counts = Counter() if counts is None else counts
     files, refused = [], []
-    with RowWriter(out) as writer, closing(PageWriter(writer.partial)) as pages:
+    with RowWriter(out) as writer, (writer.partial / CAPTURE).open("wb") as capture:
+        keep = CaptureWriter(capture).keep
         for part in parts:
-            if max_rows is not None and counts[_key(part)] >= max_rows:
+            key, before = f"rows of {part.split}" if part.split else "rows", writer.count
+            left = None if max_rows is None else max_rows - counts[key]
+            if left == 0:
                 continue
             try:
-                files.append(write_part(writer, part, source, select, max_rows, counts, pages))
+                with closing(_rows(part, source, select, counts, keep)) as rows:
+                    for row in islice(rows, left):
+                        writer.write(row)
+                        counts[key] += 1
             except ValueError as error:
                 if kind != "files":  # the next one would have to be downloaded
                     raise
                 refused.append(str(error))
+            entry = {"path": part.name, "split": part.split, "rows": writer.count - before}
+            files.append({**entry, **part.proof})
         raise_all(refused)
+        if not capture.tell():  # there was no page
+            (writer.partial / CAPTURE).unlink()
         if not writer.count:
             raise ValueError(f"data.{kind}.{name}: no row is left{told(counts)}")
         manifest = {"source": name, "kind": kind, "parameters": asdict(source), "files": files}
@@ -128,36 +135,23 @@ def write_source(
     log.info("fetch %s: %d rows of %d file(s)%s", name, writer.count, len(files), told(counts))
 
 
-def write_part(
-    writer: RowWriter,
-    part: Part,
-    source: Any,
-    select: Callable[[dict, str], dict | None],
-    max_rows: int | None,
-    counts: Counter[str],
-    pages: PageWriter,
-) -> dict[str, Any]:
-    """Write the rows of one file; returns its entry in the manifest."""
-    before = writer.count
+def _rows(
+    part: Part, source: Any, select: Select, counts: Counter[str], keep: readers.KeepPage
+) -> Iterator[Row]:
+    """The rows of one file that are kept; those that are not are counted."""
     with part.open() as file, tqdm(desc=part.name, unit=" rows", disable=None) as progress:
-        options = (part.columns, part.encoding, pages.keep)
         if part.rows is not None:
             records = readers.mended(part.rows(), counts)
         else:
-            records = readers.read(file, part.name, counts, *options)
+            records = readers.read(file, part.name, counts, part.columns, part.encoding, keep)
         for record in records:
             where = part.name + record.place
             row = select(record.row, where)
             progress.update()
             if row is None:
                 counts["filtered out"] += 1
-                continue
-            raw = Row(row, part.split, where, record.sha256, source.license, source.evidence)
-            writer.write(raw)
-            counts[_key(part)] += 1
-            if max_rows is not None and counts[_key(part)] >= max_rows:
-                break
-    return {"path": part.name, "split": part.split, "rows": writer.count - before, **part.proof}
+            else:
+                yield Row(row, part.split, where, record.sha256, source.license, source.evidence)
 
 
 def raise_all(refused: list[str]) -> None:
@@ -168,10 +162,6 @@ def raise_all(refused: list[str]) -> None:
         more = f"; and {len(refused) - MOST_TOLD} more" if len(refused) > MOST_TOLD else ""
         each = "; ".join(refused[:MOST_TOLD])
         raise ValueError(f"{len(refused)} files cannot be read: {each}{more}")
-
-
-def _key(part: Part) -> str:
-    return f"rows of {part.split}" if part.split else "rows"
 
 
 def told(counts: Counter[str]) -> str:

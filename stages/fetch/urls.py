@@ -20,15 +20,14 @@ from tqdm import tqdm
 from finetune import errors, params, patience
 from finetune.records import file_sha256
 from stages.fetch.readers import format_of
-from stages.fetch.sources import Part, find, parse_arguments, write_source
+from stages.fetch.sources import Part, arguments, write_source
 
 SCHEMES = ("http", "https", "s3")
 BLOCK_BYTES = 8 << 20
 
 
 def main() -> None:
-    name, out = parse_arguments(__doc__)
-    source = find("urls", name)
+    name, out, source = arguments(__doc__, "urls")
     parts = [_part(split, url, source) for split, url in sorted(source.files.items())]
     cited = {split: cite(url) for split, url in source.files.items()}
     write_source(out, name, "urls", dataclasses.replace(source, files=cited), parts)

@@ -1,6 +1,5 @@
 """WARC files of one's own as a source: they become its capture, with a row for each page."""
 
-import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from finetune.records import Row, RowWriter
+from finetune.records import RowWriter
 from finetune.web import WarcRecord, decode_html, is_html, read_warc_records
 from stages.fetch.captures import CAPTURE, Page, row_of
 from stages.fetch.licences import find_licences, spdx
@@ -51,7 +50,9 @@ def _copy_part(
             if refused := sorted({*found, *parts} - allowed):
                 counts[f"licence not allowed: {refused[0]}"] += 1
             else:
-                writer.write(_raw(page, start + offset, part.split, source, found))
+                license = " AND ".join(sorted(found)) or source.license
+                how = f"{page.url} ({', '.join(found.values())})" if found else source.evidence
+                writer.write(row_of(page, start + offset, part.split, license, how))
         file.seek(0)
         shutil.copyfileobj(file, capture)
     return writer.count - before
@@ -63,19 +64,6 @@ def _check_whole(part: Part) -> None:
         unpacked = decompress(file, part.name, "gzip")
         while unpacked.read(BLOCK_BYTES):
             pass
-
-
-def _raw(page: Page, offset: int, split: str, source: Any, found: dict[str, str]) -> Row:
-    return Row(
-        row=row_of(page, offset),
-        split=split,
-        origin=page.url,
-        sha256=hashlib.sha256(page.body).hexdigest(),
-        license=" AND ".join(sorted(found)) or source.license,
-        evidence=f"{page.url} ({', '.join(found.values())})" if found else source.evidence,
-        etag=page.header("ETag"),
-        last_modified=page.header("Last-Modified"),
-    )
 
 
 def read(file: BinaryIO, name: str, counts: Counter[str]) -> Iterator[tuple[Page, int]]:

@@ -5,7 +5,6 @@ that are allowed as capture.warc.gz, a row for each with its licence, and a mani
 reason for every other address.
 """
 
-import hashlib
 import logging
 import re
 import sqlite3
@@ -14,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from finetune import errors, params
-from finetune.records import Row, RowWriter
+from finetune.records import RowWriter
 from stages.fetch.captures import CAPTURE, CaptureWriter, row_of
 from stages.fetch.crawler import crawl
 from stages.fetch.judging import Kept
 from stages.fetch.scope import hosts_of
-from stages.fetch.sources import find, parse_arguments
+from stages.fetch.sources import arguments
 from stages.fetch.store import Store
 
 log = logging.getLogger("fetch")
@@ -28,8 +27,7 @@ EXAMPLES = 3  # addresses that the manifest gives for each reason
 
 
 def main() -> None:
-    name, out = parse_arguments(__doc__)
-    source = find("web", name)
+    name, out, source = arguments(__doc__, "web")
     check(name, source)
     store = Store(name, hosts_of(source))
     try:
@@ -66,17 +64,7 @@ def write(
         capture = CaptureWriter(file)
         for url in sorted(url for url, outcome in outcomes.items() if isinstance(outcome, Kept)):
             page, kept = store.get(url), outcomes[url]
-            raw = Row(
-                row=row_of(page, capture.write(page)),
-                split="",
-                origin=url,
-                sha256=hashlib.sha256(page.body).hexdigest(),
-                license=kept.license,
-                evidence=kept.evidence,
-                robots=page.robots,
-                etag=page.header("ETag"),
-                last_modified=page.header("Last-Modified"),
-            )
+            raw = row_of(page, capture.write(page), "", kept.license, kept.evidence)
             writer.write(raw)
             documents.append({k: v for k, v in asdict(raw).items() if k not in ("row", "split")})
         if not documents:
