@@ -18,8 +18,8 @@ from stages.fetch.streams import (
     MAX_RECORD_BYTES,
     Record,
     Text,
+    Unpacked,
     decode,
-    decompress,
     open_zip,
     read_whole,
 )
@@ -76,7 +76,7 @@ def read(
     if name.lower().endswith(".zip"):
         file, name = open_zip(file, name)
     suffix, compression = format_of(name)
-    stream = decompress(file, name, compression)
+    stream = Unpacked(file, name, COMPRESSIONS[compression]) if compression else file
     found = False
     try:
         records = _records(stream, name, suffix, repairs, columns, encoding, keep_page)
@@ -98,12 +98,12 @@ def mended(records: Iterator[Record], repairs: Counter[str]) -> Iterator[Record]
 
 
 def format_of(name: str) -> tuple[str, str]:
-    """The suffix that decides on the format, and the compression ("" for none).
+    """The suffix that decides on the format, and that of the compression ("" for none).
 
     Raises ValueError, with what to do, for a file that cannot be read.
     """
     path = PurePosixPath(name.lower())
-    compression = COMPRESSIONS.get(path.suffix, "")
+    compression = path.suffix if path.suffix in COMPRESSIONS else ""
     suffix = (path.with_suffix("") if compression else path).suffix
     if suffix == ".zip" and not compression:
         return suffix, ""

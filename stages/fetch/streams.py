@@ -37,18 +37,12 @@ def row_sha256(row: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def decompress(file: BinaryIO, name: str, compression: str) -> BinaryIO:
-    """The file itself, or a stream that unpacks it (COMPRESSIONS) and stops at a bomb."""
-    return Unpacked(file, name, _UNPACK[compression]) if compression else file
-
-
-_UNPACK: dict[str, Callable[[BinaryIO], Any]] = {
-    "gzip": lambda file: pa.CompressedInputStream(file, "gzip"),
-    "zstd": lambda file: pa.CompressedInputStream(file, "zstd"),
-    "bz2": bz2.open,
-    "xz": lzma.open,
+COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": lambda file: pa.CompressedInputStream(file, "gzip"),
+    ".zst": lambda file: pa.CompressedInputStream(file, "zstd"),
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
 class Unpacked(io.RawIOBase):
@@ -88,33 +82,28 @@ def open_zip(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
 
 
 class Text(io.RawIOBase):
-    """A stream of UTF-8, whatever the file is in; its first bytes (all, if
-    `is_whole`) can be looked at in `head`.
+    """A stream of UTF-8, whatever the file is in; its first bytes (all, if `is_whole`) are `head`.
 
     A byte order mark says UTF-16; anything else than UTF-8 must be named (`encoding`).
     """
 
     def __init__(self, stream: BinaryIO, name: str, encoding: str, repairs: Counter[str]) -> None:
         self._stream, self._name = stream, name
-        head, self.is_whole = b"", False
-        while len(head) < BLOCK_BYTES and not self.is_whole:
-            block = stream.read(BLOCK_BYTES - len(head))
-            head, self.is_whole = head + block, not block
+        head = _read_up_to(stream, BLOCK_BYTES)
+        self.is_whole = len(head) < BLOCK_BYTES
         utf16 = head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         encoding = "utf-16" if utf16 and not encoding else encoding
         self._encoding, self._decoder = encoding, None
         if encoding:
             self._decoder = codecs.getincrementaldecoder(encoding)()
             repairs[f"file in {encoding}, read as such"] += 1
-        self.head = self._recoded(head)
-        self._rest = self.head
+        self.head = self._rest = self._recoded(head)
 
     def read(self, size: int = -1) -> bytes:
         if self._rest:
             block, self._rest = self._rest, b""
             return block
-        block = self._stream.read(BLOCK_BYTES if size < 0 else size)
-        return self._recoded(block)
+        return self._recoded(self._stream.read(BLOCK_BYTES if size < 0 else size))
 
     def _recoded(self, block: bytes) -> bytes:
         if self._decoder is None:
@@ -166,10 +155,16 @@ def decode(data: bytes, where: str, offset: int = 0) -> str:
 
 def read_whole(stream: BinaryIO, name: str, limit: int, remedy: str) -> bytes:
     """All of a stream, without a leading BOM; ValueError, with the remedy, above the limit."""
-    parts, size = [], 0
-    while block := stream.read(BLOCK_BYTES):
+    data = _read_up_to(stream, limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{name} is larger than {limit:,} bytes; {remedy}")
+    return data.removeprefix(BOM)
+
+
+def _read_up_to(stream: BinaryIO, size: int) -> bytes:
+    """The next bytes, fewer than `size` only at the end: one read may give less than asked."""
+    parts = []
+    while size > 0 and (block := stream.read(min(size, BLOCK_BYTES))):
         parts.append(block)
-        size += len(block)
-        if size > limit:
-            raise ValueError(f"{name} is larger than {limit:,} bytes; {remedy}")
-    return b"".join(parts).removeprefix(BOM)
+        size -= len(block)
+    return b"".join(parts)

@@ -12,7 +12,7 @@ from finetune.web import WarcRecord, decode_html, is_html, read_warc_records
 from stages.fetch.captures import CAPTURE, Page, row_of
 from stages.fetch.licences import find_licences, spdx
 from stages.fetch.sources import Part, log, told
-from stages.fetch.streams import BLOCK_BYTES, decompress
+from stages.fetch.streams import BLOCK_BYTES, COMPRESSIONS, Unpacked
 
 MAX_PAGE_BYTES = 16 << 20
 
@@ -61,7 +61,7 @@ def _copy_part(
 def _check_whole(part: Part) -> None:
     """Unpack to the end: warcio takes a file that is cut for one that ends there."""
     with part.open() as file:
-        unpacked = decompress(file, part.name, "gzip")
+        unpacked = Unpacked(file, part.name, COMPRESSIONS[".gz"])
         while unpacked.read(BLOCK_BYTES):
             pass
 
