@@ -10,7 +10,7 @@ from finetune.params import Web
 from stages.fetch.addresses import GuardedResolver
 from stages.fetch.judging import Kept
 from stages.fetch.manners import KeepDelay, ObeyRobots, RetryWithPatience
-from stages.fetch.remembering import Recall, Remember
+from stages.fetch.remembering import Remember
 from stages.fetch.reservations import AGENT
 from stages.fetch.spider import Crawl
 from stages.fetch.store import Store
@@ -24,15 +24,6 @@ def crawl(source: Web, store: Store) -> dict[str, Kept | str]:
 
     Raises OSError if the crawl was interrupted, and whatever went wrong in our own code.
     """
-    spider = _run(source, store)
-    if spider.failure:
-        raise spider.failure
-    if spider.ended != "finished":
-        raise OSError(f"the crawl was interrupted ({spider.ended}); run it again to continue")
-    return spider.outcomes
-
-
-def _run(source: Web, store: Store) -> Crawl:
     fresh_since = min(store.begin(), time.time() - source.revisit_days * SECONDS_PER_DAY)
     logging.disable(logging.ERROR)  # Scrapy's log: every failure is counted, and ours are raised
     try:
@@ -42,7 +33,12 @@ def _run(source: Web, store: Store) -> Crawl:
         process.start()
     finally:
         logging.disable(logging.NOTSET)
-    return crawler.spider
+    spider = crawler.spider
+    if spider.failure:
+        raise spider.failure
+    if spider.ended != "finished":
+        raise OSError(f"the crawl was interrupted ({spider.ended}); run it again to continue")
+    return spider.outcomes
 
 
 def settings(source: Web) -> dict:
@@ -81,11 +77,10 @@ def settings(source: Web) -> dict:
         },
         "DOWNLOADER_MIDDLEWARES": {
             "scrapy.downloadermiddlewares.offsite.OffsiteMiddleware": None,  # the spider decides
-            Recall: 60,
+            Remember: 60,
             "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
             ObeyRobots: 100,
             "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
             RetryWithPatience: 550,
-            Remember: 570,
         },
     }

@@ -40,12 +40,9 @@ class Defined:
                 f"{self._source.name}@{self._source.revision} has no split {split!r} in "
                 f"{self._builder.config.name}, only {', '.join(map(str, self._files))}"
             )
-        set_by_the_card = [
-            each
-            for each in OF_A_CARD
-            if getattr(self._builder.config, each, None) not in (None, ",", '"')
-        ]
-        if set_by_the_card or not isinstance(self._builder, Json | Csv | Parquet):
+        config = self._builder.config
+        told = any(getattr(config, each, None) not in (None, ",", '"') for each in OF_A_CARD)
+        if told or not isinstance(self._builder, Json | Csv | Parquet):
             return None
         return [str(url).partition(f"@{self._source.revision}/")[2] for url in self._files[split]]
 
@@ -72,11 +69,8 @@ class Defined:
 
     def _text_features(self, split: str) -> datasets.Features:
         """Every column as text, under the names that the files give."""
-        first = next(
-            iter(
-                datasets.load_dataset(self._source.name, **self._where, split=split, streaming=True)
-            )
-        )
+        options = {**self._where, "split": split, "streaming": True}
+        first = next(iter(datasets.load_dataset(self._source.name, **options)))
         return datasets.Features({name: datasets.Value("string") for name in first})
 
 

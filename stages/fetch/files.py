@@ -105,7 +105,7 @@ def _match(
             raise ValueError(f"{path} is a link out of {root}; copy the file into the folder")
         found = True
         name = f"{_cited(root)}/{relative.as_posix()}"
-        yield "" if split == "all" else split, path, name
+        yield split, path, name
     if not found:
         raise ValueError(f"{root} has no file that matches files.{split}: {pattern}{told(counts)}")
 

@@ -4,7 +4,6 @@ Whole files go to the hub's cache and are compared with the sums of the commit. 
 files are read from the hub as a stream, and no further than needed.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 from fsspec.utils import glob_translate
 from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
 from huggingface_hub.hf_api import RepoSibling
+from huggingface_hub.utils.sha import git_hash
 
 from finetune import errors, params
 from finetune.hub_client import clear_errors, retried
@@ -62,10 +62,8 @@ def _compiled(column: str, pattern: str) -> re.Pattern[str]:
 
 
 def _matches(rule: re.Pattern[str], value: Any) -> bool:
-    if value is None:
-        return False
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return rule.search(text) is not None
+    return value is not None and rule.search(text) is not None
 
 
 def find_parts(source: params.Hub) -> list[Part]:
@@ -103,12 +101,10 @@ def _defined(source: params.Hub, files: dict[str, RepoSibling]) -> Iterator[Part
         if (paths := dataset.files(theirs)) is not None:
             yield from (_part(split, source, files[path]) for path in paths)
         else:
-            split = "" if split == "all" else split
             yield Part(split, dataset.cite(theirs), rows=partial(dataset.rows, theirs))
 
 
 def _part(split: str, source: params.Hub, file: RepoSibling) -> Part:
-    split = "" if split == "all" else split
     name = f"{source.name}@{source.revision}:{file.rfilename}"
     sums = {"git_sha1": file.blob_id} if file.lfs is None else {"sha256": file.lfs.sha256}
     proof = {"bytes": file.size, **sums}
@@ -125,12 +121,10 @@ def _download(source: params.Hub, file: RepoSibling) -> Path:
     where = {"repo_type": "dataset", "revision": source.revision}
     path = Path(retried(lambda: hf_hub_download(source.name, file.rfilename, **where)))
     if file.lfs is None:
-        blob = path.read_bytes()
-        header = b"blob %d\0" % len(blob)
-        same = hashlib.sha1(header + blob).hexdigest() == file.blob_id
+        is_same = git_hash(path.read_bytes()) == file.blob_id
     else:
-        same = file_sha256(path) == file.lfs.sha256
-    if not same:
+        is_same = file_sha256(path) == file.lfs.sha256
+    if not is_same:
         path.resolve().unlink()
         raise ValueError(
             f"{file.rfilename} is not what {source.name}@{source.revision} has: run again"

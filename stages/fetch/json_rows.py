@@ -4,7 +4,6 @@ import codecs
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from stages.fetch.streams import (
     Record,
     Text,
     decode,
+    first_twice,
     read_lines,
     read_whole,
     row_sha256,
@@ -23,6 +23,7 @@ from stages.fetch.streams import (
 
 MAX_JSON_BYTES = 256 << 20  # an object is read whole, and needs about eight times its size
 MAX_DEPTH = 100  # the same on every Python: what its own parser takes differs
+SUFFIXES = {".jsonl", ".ndjson"}
 _BLANK = re.compile(r"\s*")
 
 
@@ -36,14 +37,12 @@ def read_json(stream: Text, name: str) -> Iterator[Record]:
     line, _, rest = first.partition(b"\n")
     if first[:1] == b"[":
         yield from _read_list(stream, name)
-    elif _is_jsonl(name) or (rest.strip() and _is_object(line)):
+    elif SUFFIXES & set(PurePosixPath(name.lower()).suffixes) or (
+        rest.strip() and _is_object(line)
+    ):
         yield from _read_lines(stream, name)
     else:
         yield from _read_object(stream, name)
-
-
-def _is_jsonl(name: str) -> bool:
-    return any(suffix in (".jsonl", ".ndjson") for suffix in PurePosixPath(name.lower()).suffixes)
 
 
 def _is_object(line: bytes) -> bool:
@@ -182,8 +181,9 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; a key that occurs twice in it is an error, because one value would be lost."""
     row = dict(items)
     if len(row) < len(items):
-        twice = [key for key, count in Counter(key for key, _ in items).items() if count > 1]
-        raise ValueError(f"the key {twice[0]!r} occurs twice in one object")
+        raise ValueError(
+            f"the key {first_twice(key for key, _ in items)!r} occurs twice in one object"
+        )
     return row
 
 

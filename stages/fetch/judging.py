@@ -54,9 +54,8 @@ def robots_words(response: HtmlResponse) -> list[str]:
     collect for training.
     """
     said = [value.decode("latin-1") for value in response.headers.getlist("X-Robots-Tag")]
-    said += _metas(response, "X-Robots-Tag", "http-equiv")
-    for name in ("robots", AGENT, *TRAINING_CRAWLERS):
-        said += _metas(response, name)
+    said += _metas(response, "x-robots-tag", key="http-equiv")
+    said += _metas(response, "robots", AGENT, *map(str.lower, TRAINING_CRAWLERS))
     return [word for value in said for word in _words(value)]
 
 
@@ -73,10 +72,10 @@ def _words(value: str) -> list[str]:
     return found
 
 
-def _metas(response: HtmlResponse, name: str, key: str = "name") -> list[str]:
-    letters = "'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz'"
-    path = f"//meta[translate(normalize-space(@{key}), {letters}) = $name]/@content"
-    return response.xpath(path, name=name.lower()).getall()
+def _metas(response: HtmlResponse, *names: str, key: str = "name") -> list[str]:
+    """The contents of the meta elements of these names, which are in lower case."""
+    said = (meta.attrib for meta in response.xpath(f"//meta[@{key} and @content]"))
+    return [each["content"] for each in said if each[key].strip().lower() in names]
 
 
 def _is_reserved(response: HtmlResponse) -> bool:

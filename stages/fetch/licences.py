@@ -15,11 +15,14 @@ import lxml.html
 
 from finetune.web import read_json_ld
 
-MEDIA = ("ImageObject", "VideoObject", "AudioObject", "MediaObject", "Photograph", "MusicRecording")
 META = ("dcterms.license", "dc.license", "dcterms.rights", "dc.rights", "license", "licence")
-COMMENTS = ("Comment", "Review", "Answer", "Quotation", "Person", "Organization")
+OTHERS = (  # things on a page that may have licences of their own
+    *("ImageObject", "VideoObject", "AudioObject", "MediaObject", "Photograph", "MusicRecording"),
+    *("Comment", "Review", "Answer", "Quotation", "Person", "Organization"),
+)
 PARTS = ("figure", "figcaption", "article", "aside", "blockquote", "nav", "picture", "details")
 FOOTERS = ("footer", "site-footer", "page-footer", "sitefooter", "colophon", "site-info")
+CAPTIONS = ("caption", "credit", "wp-caption")
 INSIDE = ("@graph", "mainEntity", "mainEntityOfPage")  # other parts have licences of their own
 MAX_DEPTH = 20
 _NAME = re.compile(r"(CC0|CC-BY(-SA|-NC|-ND)*|PDM|ODbL|GFDL)-\d\.\d(-[\w-]+)?", re.IGNORECASE)
@@ -103,13 +106,10 @@ def _joined(url: str, base: str) -> str:
 
 def _parse(html: str) -> Any:
     try:
-        return lxml.html.document_fromstring(html.encode("utf-8", "replace"), parser=_parser())
+        parser = lxml.html.HTMLParser(encoding="utf-8", recover=True, no_network=True)
+        return lxml.html.document_fromstring(html.encode("utf-8", "replace"), parser=parser)
     except (lxml.etree.LxmlError, ValueError):
         return None
-
-
-def _parser() -> lxml.html.HTMLParser:
-    return lxml.html.HTMLParser(encoding="utf-8", recover=True, no_network=True)
 
 
 def _link_header(value: str) -> Iterator[Named]:
@@ -151,33 +151,29 @@ def _is_of_the_page(element: Any, markup: bool) -> bool:
 def _is_alone(item: Any) -> bool:
     """Whether a page has one item of that type, and one article: else it is a list of several."""
     page = item.getroottree()
-    same = page.xpath(
-        "count(//*[@itemscope and not(@itemprop) and string(@itemtype) = $kind])",
-        kind=item.get("itemtype", ""),
-    )
-    return same == 1 and (
-        item.tag != "article" or item.getroottree().xpath("count(//article)") == 1
-    )
+    alike = "count(//*[@itemscope and not(@itemprop) and string(@itemtype) = $kind])"
+    if page.xpath(alike, kind=item.get("itemtype", "")) != 1:
+        return False
+    return item.tag != "article" or page.xpath("count(//article)") == 1
 
 
 def _is_another_thing(element: Any) -> bool:
     """A picture, a comment, a person; or a thing that RDFa names by an address of its own."""
     kinds = f"{element.get('itemtype', '')} {element.get('typeof', '')}"
-    names = {*element.get("class", "").lower().split(), element.get("id", "").lower()}
-    return (
-        any(kind in kinds for kind in (*MEDIA, *COMMENTS))
-        or element.get("about", "") not in ("", "#")
-        or bool(names & {"comment", "comments", "comment-body", "caption", "credit", "wp-caption"})
-    )
+    if any(kind in kinds for kind in OTHERS) or element.get("about", "") not in ("", "#"):
+        return True
+    return _is_called(element, "comment", "comments", "comment-body", *CAPTIONS)
 
 
 def _is_footer(element: Any) -> bool:
-    names = {*element.get("class", "").lower().split(), element.get("id", "").lower()}
-    return (
-        element.tag == "footer"
-        or element.get("role") == "contentinfo"
-        or bool(names & set(FOOTERS))
-    )
+    is_marked = element.tag == "footer" or element.get("role") == "contentinfo"
+    return is_marked or _is_called(element, *FOOTERS)
+
+
+def _is_called(element: Any, *names: str) -> bool:
+    """Whether one of these is the id of an element, or one of its classes."""
+    own = {*element.get("class", "").lower().split(), element.get("id", "").lower()}
+    return not own.isdisjoint(names)
 
 
 def _json_ld(root: Any) -> Iterator[Named]:
@@ -195,7 +191,7 @@ def _licenses_of(value: Any, depth: int) -> Iterator[str]:
             yield from _licenses_of(each, depth + 1)
     if not isinstance(value, dict):
         return
-    if any(kind in str(value.get("@type")) for kind in (*MEDIA, *COMMENTS)):
+    if any(kind in str(value.get("@type")) for kind in OTHERS):
         return
     for key, each in value.items():
         if re.split("[:/#]", key)[-1] == "license":

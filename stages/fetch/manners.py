@@ -16,7 +16,6 @@ from finetune import patience
 from stages.fetch.reservations import AGENT, AI_TXT, TDMREP, Reservations, plain_robots
 
 NOT_RESERVED = "; nothing reserved"  # marks a page of the store as asked for with this in mind
-UNREADABLE = {f"unreachable{path}": f"{path} cannot be read" for path in (TDMREP, AI_TXT)}
 
 
 class Refused(IgnoreRequest):
@@ -33,6 +32,7 @@ class ObeyRobots(RobotsTxtMiddleware):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self.verdicts: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
         self.reservations: dict[str, Reservations] = {}
 
     async def robot_parser(self, request: Request) -> Any:
@@ -43,26 +43,24 @@ class ObeyRobots(RobotsTxtMiddleware):
 
     def process_request_2(self, rp: Any, request: Request) -> None:
         host = urlsplit(request.url).netloc
-        verdict = self.verdicts.get(host, "")
-        if rp is None or verdict.startswith("unreachable"):
-            raise Refused(UNREADABLE.get(verdict, "robots.txt cannot be read"))
+        if rp is None or host in self.unreadable:
+            raise Refused(self.unreadable.get(host, "robots.txt cannot be read"))
         if not rp.allowed(request.url, AGENT):
             raise Refused("disallowed by robots.txt")
         if reason := self.reservations[host].reason(request.url):
             raise Refused(reason)
-        request.meta["robots"] = verdict
+        request.meta["robots"] = self.verdicts[host]
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
-        status = response.status
-        if status >= 500 or status == 429:
-            self.verdicts[netloc] = f"unreachable: {status}"
-        elif status == 200:
+        if _is_away(response):
+            self.unreadable[netloc] = "robots.txt cannot be read"
+        elif response.status == 200:
             self.verdicts[netloc] = f"allowed{NOT_RESERVED}"
             response = response.replace(body=plain_robots(response.body))
         else:
-            self.verdicts[netloc] = f"allowed: no robots.txt ({status}){NOT_RESERVED}"
+            self.verdicts[netloc] = f"allowed: no robots.txt ({response.status}){NOT_RESERVED}"
             response = response.replace(body=b"")  # an error page holds no rules
-        if not self.verdicts[netloc].startswith("unreachable"):
+        if netloc in self.verdicts:
             await self._read_reservations(response.body, netloc, request)
         await super()._parse_robots(response, netloc, request)
 
@@ -75,12 +73,16 @@ class ObeyRobots(RobotsTxtMiddleware):
             try:
                 answer = await self.crawler.engine.download_async(asked)
             except Exception:  # no answer: whether something is reserved cannot be known
-                self.verdicts[netloc] = f"unreachable{path}"
+                self.unreadable[netloc] = f"{path} cannot be read"
                 return
-            if answer.status >= 500 or answer.status == 429:
-                self.verdicts[netloc] = f"unreachable{path}"
+            if _is_away(answer):
+                self.unreadable[netloc] = f"{path} cannot be read"
             found.append(answer.body if answer.status == 200 else b"")
         self.reservations[netloc] = Reservations(robots, *found)
+
+
+def _is_away(response: Response) -> bool:
+    return response.status >= 500 or response.status == 429
 
 
 class KeepDelay(AutoThrottle):
@@ -103,15 +105,12 @@ class KeepDelay(AutoThrottle):
         if host in downloader.slots:
             downloader.slots[host].delay = max(delay, downloader.slots[host].delay)
 
-    def _adjust_delay(self, slot: Any, latency: float, response: Response) -> None:
-        super()._adjust_delay(slot, latency, response)
-        slots = self.crawler.engine.downloader.slots
-        host = next(key for key, each in slots.items() if each is slot)
-        slot.delay = max(slot.delay, self.crawl_delays_s.get(host, 0.0))
-
     def _response_downloaded(self, response: Response, request: Request, spider: Any) -> None:
         """Leave a host alone that is busy, before the next request to it is made."""
         super()._response_downloaded(response, request, spider)
+        host, slot = self._get_slot(request, spider)
+        if slot is not None:
+            slot.delay = max(slot.delay, self.crawl_delays_s.get(host, 0.0))
         if response.status in self.crawler.settings.getlist("RETRY_HTTP_CODES"):
             asked = response.headers.get(b"Retry-After", b"").decode("latin-1")
             leave_alone(self.crawler, request, patience.retry_after_s(asked))

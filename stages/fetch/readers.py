@@ -23,10 +23,10 @@ from stages.fetch.streams import (
     open_zip,
     read_whole,
 )
-from stages.fetch.tables import read_arrow, read_csv, read_parquet, read_sheets, read_tsv
+from stages.fetch.tables import read_arrow, read_csv, read_parquet, read_sheets
 
 JSON = (".json", ".jsonl", ".ndjson")
-SEPARATED = {".csv": read_csv, ".tsv": read_tsv, ".tab": read_tsv}
+SEPARATED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 COLUMNS = {".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
 SHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 PACKED = {**dict.fromkeys(SHEETS, read_sheets), ".pdf": read_pdf, ".docx": read_docx}
@@ -139,7 +139,9 @@ def _records(
     text = Text(stream, name, encoding, repairs)
     if suffix in JSON:
         return read_json(text, name)
-    return SEPARATED[suffix](text, name, repairs) if suffix in SEPARATED else _read_text(text, name)
+    if suffix in SEPARATED:
+        return read_csv(text, name, repairs, SEPARATED[suffix])
+    return _read_text(text, name)
 
 
 def _read_page(stream: BinaryIO, name: str, keep_page: KeepPage | None) -> Iterator[Record]:

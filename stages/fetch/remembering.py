@@ -1,8 +1,4 @@
-"""Puts the crawl store between the spider and the network, as two Scrapy middlewares.
-
-`Recall` comes first, even before robots.txt: a page that is fresh costs no request at all. A page
-that is old is asked for with its validators. `Remember` comes after decompression.
-"""
+"""Puts the crawl store between the spider and the network, as a Scrapy middleware."""
 
 import time
 from typing import Any
@@ -19,15 +15,20 @@ from stages.fetch.store import Store
 REMEMBERED = (200, 301, 302, 303, 307, 308, 404, 410, 451)
 
 
-class Recall:
-    """Answers with a page of the store if it is fresh; asks with the validators of an old one."""
+class Remember:
+    """Answers with a page of the store if it is fresh; keeps every final answer.
+
+    It comes first, even before robots.txt: a page that is fresh costs no request at all. A page
+    that is old is asked for with its validators; 304 stands for the page in the store. On the way
+    back it comes last, behind decompression and retries.
+    """
 
     def __init__(self, crawler: Crawler) -> None:
         self.store: Store = crawler.spider.store
         self.fresh_since: float = crawler.spider.fresh_since
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> "Recall":
+    def from_crawler(cls, crawler: Crawler) -> "Remember":
         return cls(crawler)
 
     def process_request(self, request: Request) -> Response | None:
@@ -42,13 +43,6 @@ class Recall:
                 request.headers[validator] = page.header(name)
         return None
 
-
-class Remember(Recall):
-    """Keeps every final answer, and turns 304 into the page that it stands for."""
-
-    def process_request(self, request: Request) -> None:
-        return None
-
     def process_response(self, request: Request, response: Response) -> Response:
         if "stored" in response.flags or request.meta.get("dont_obey_robotstxt"):
             return response
@@ -57,25 +51,15 @@ class Remember(Recall):
             self.store.confirm(request.url, robots)
             return _response(self.store.get(request.url))
         if response.status in REMEMBERED:
-            now = time.time()
-            page = Page(
-                request.url, response.status, _pairs(response), response.body, robots, now, now
-            )
-            self.store.put(page)
+            pairs = ((name, value) for name, values in response.headers.items() for value in values)
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs]
+            now, url = time.time(), request.url
+            self.store.put(Page(url, response.status, headers, response.body, robots, now, now))
         return response
 
 
-def _pairs(response: Response) -> list[tuple[str, str]]:
-    return [
-        (name.decode("latin-1"), value.decode("latin-1"))
-        for name, values in response.headers.items()
-        for value in values
-    ]
-
-
 def _response(page: Page) -> Response:
-    headers = Headers()
-    for name, value in page.headers:
-        headers.appendlist(name.encode("latin-1"), value.encode("latin-1"))
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in page.headers]
+    headers = Headers(pairs)
     kind: Any = responsetypes.from_args(headers=headers, url=page.url, body=page.body)
     return kind(page.url, page.status, headers, page.body, flags=["stored"])

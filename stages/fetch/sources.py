@@ -26,12 +26,13 @@ Select = Callable[[dict, str], dict | None]  # a row and where it stood -> what 
 log = logging.getLogger("fetch")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
     """One file of a source: its split, the name it is cited by, how to open it, what proves it.
 
-    `columns` are those that are needed, where the format can leave others unread; empty means all.
-    `encoding` is that of text, if not UTF-8. `rows` gives the rows of what is no file.
+    The split `all` of params.yaml is "": preprocess draws it. `columns` are those that are needed,
+    where the format can leave others unread; empty means all. `encoding` is that of text, if not
+    UTF-8. `rows` gives the rows of what is no file.
     """
 
     split: str
@@ -41,6 +42,9 @@ class Part:
     columns: tuple[str, ...] = ()
     encoding: str = ""
     rows: Callable[[], Iterator[Record]] | None = None
+
+    def __post_init__(self) -> None:
+        self.split = "" if self.split == "all" else self.split
 
 
 def arguments(description: str, kind: str) -> tuple[str, Path, Any]:

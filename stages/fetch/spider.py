@@ -45,7 +45,7 @@ class Crawl(Spider):
 
     def __init__(self, source: Web, store: Store, fresh_since: float) -> None:
         super().__init__(self.name)
-        self.store, self.fresh_since = store, fresh_since  # for Recall and Remember
+        self.store, self.fresh_since = store, fresh_since  # for Remember
         self.source, self.scope = source, Scope(source)
         self.links = LinkExtractor(unique=True, deny_extensions=())
         self.outcomes: dict[str, Kept | str] = {}
@@ -66,17 +66,18 @@ class Crawl(Spider):
 
     async def start(self) -> AsyncIterator[Request]:
         """The sitemaps and the start addresses."""
-        for url in (*self.source.sitemaps, *self.store.sitemaps()):
-            for request in self.ask(url, 0, self.parse_sitemap, always=True):
-                yield request
-        for url in self.source.start_urls:
-            for request in self.ask(url, 0, self.parse, always=True):
+        maps = dict.fromkeys((*self.source.sitemaps, *self.store.sitemaps()), True)
+        for url, is_map in [*maps.items(), *dict.fromkeys(self.source.start_urls, False).items()]:
+            for request in self.ask(url, 0, is_map, always=True):
                 yield request
 
     def ask(
-        self, url: str, level: int, callback: Any, always: bool = False, base: str = ""
+        self, url: str, level: int, is_map: bool, always: bool = False, base: str = ""
     ) -> Iterator[Request]:
-        """A request, if the address is new and there is no objection; `always`: of any path."""
+        """A request for a page or a sitemap, if the address is new and there is no objection.
+
+        `always`: of any path.
+        """
         try:
             url = canonicalize_url(urljoin(base, url))
         except ValueError:  # http://[
@@ -88,24 +89,32 @@ class Crawl(Spider):
         self.outcomes[url] = objection or "not answered"
         if objection:
             return
-        meta = {"handle_httpstatus_all": True, "level": level, "always": always}
-        if callback == self.parse_sitemap:
+        meta = {"handle_httpstatus_all": True, "level": level, "is_map": is_map, "always": always}
+        if is_map:
             meta["download_maxsize"] = sitemaps.MAX_BYTES
         else:
             self.asked += 1
-        yield Request(url, callback, errback=self.note_failure, meta=meta, priority=-level)
+        yield Request(url, self.parse, errback=self.note_failure, meta=meta, priority=-level)
 
     def check_headers(self, headers: Any, request: Request, **_: Any) -> None:
         """Load no more of what is no page: a film, an archive."""
         kind = (headers.get(b"Content-Type") or b"text/html").decode("latin-1")
-        if request.callback == self.parse and not is_html(kind):
+        if request.meta.get("is_map") is False and not is_html(kind):
             raise StopDownload(fail=False)
 
     def parse(self, response: Response) -> Iterator[Request]:
+        """What to ask for instead of an address that was moved, or behind one that was not."""
+        self.stop_after_a_bug()
+        meta, location = response.meta, response.headers.get("Location", b"").decode("latin-1")
+        if 300 <= response.status < 400 and location:
+            self.end(response.request, "redirected")
+            where = (meta["level"], meta["is_map"], meta["always"], response.url)
+            yield from self.ask(location, *where)
+        else:
+            yield from (self.read_sitemap if meta["is_map"] else self.read_page)(response)
+
+    def read_page(self, response: Response) -> Iterator[Request]:
         """Judge a page, then follow its links, also where the page itself is not kept."""
-        if (moved := self.moved(response)) is not None:
-            yield from moved
-            return
         self.end(response.request, judge(response, self.source))
         if response.status != 200 or not isinstance(response, HtmlResponse):
             return
@@ -113,38 +122,24 @@ class Crawl(Spider):
             return
         for link in self.links.extract_links(response):
             if not link.nofollow:
-                yield from self.ask(link.url, response.meta["level"] + 1, self.parse)
+                yield from self.ask(link.url, response.meta["level"] + 1, is_map=False)
 
-    def parse_sitemap(self, response: Response) -> Iterator[Request]:
+    def read_sitemap(self, response: Response) -> Iterator[Request]:
         """The addresses of a sitemap, or of the sitemaps that an index names."""
-        if (moved := self.moved(response)) is not None:
-            yield from moved
-            return
         if response.status != 200:
             self.end(response.request, f"status {response.status}")
             return
         index, urls = sitemaps.read(response)
         self.end(response.request, "sitemap" if urls else "broken or empty sitemap")
-        level, callback = (0, self.parse_sitemap) if index else (1, self.parse)
         for url in urls:
-            yield from self.ask(url, level, callback, always=index, base=response.url)
-
-    def moved(self, response: Response) -> list[Request] | None:
-        """What to ask for instead of an address that was moved; None for one that was not."""
-        self.stop_after_a_bug()
-        location = response.headers.get("Location", b"").decode("latin-1")
-        if not 300 <= response.status < 400 or not location:
-            return None
-        self.end(response.request, "redirected")
-        level, always = response.meta["level"], response.meta["always"]
-        return list(self.ask(location, level, response.request.callback, always, response.url))
+            yield from self.ask(url, 0 if index else 1, index, always=index, base=response.url)
 
     def note_sitemaps(self, robotparser: Any, request: Request, **_: Any) -> None:
         """Ask for the sitemaps that robots.txt lists, where they are on the crawl's hosts."""
         urls = sorted(set(robotparser.rp.sitemaps))
         self.store.note_sitemaps(urls)
         for url in urls:
-            for asked in self.ask(url, 0, self.parse_sitemap, always=True, base=request.url):
+            for asked in self.ask(url, 0, is_map=True, always=True, base=request.url):
                 self.crawler.engine.crawl(asked)
 
     def note_failure(self, failure: Any) -> None:

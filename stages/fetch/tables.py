@@ -20,6 +20,7 @@ from stages.fetch.streams import (
     Record,
     Text,
     decode,
+    first_twice,
     read_lines,
     read_whole,
     row_sha256,
@@ -56,11 +57,6 @@ def read_csv(stream: Text, name: str, repairs: Counter[str], usual: str = ",") -
     csv.field_size_limit(MAX_RECORD_BYTES)
     rows = _numbered(csv.reader(lines, strict=True, **dialect), name, int(bool(told)))
     yield from _records(rows, name, dialect["delimiter"])
-
-
-def read_tsv(stream: Text, name: str, repairs: Counter[str]) -> Iterator[Record]:
-    """As CSV, with tabs."""
-    return read_csv(stream, name, repairs, usual="\t")
 
 
 def _sniff(stream: Text, end: bytes, name: str, usual: str) -> dict[str, Any]:
@@ -134,9 +130,8 @@ def _records(
 def _header(values: list[str], name: str, separator: str) -> list[str]:
     """The column names; one without a name (pandas' index) gets its number, as in `column_1`."""
     names = [value.strip() or f"column_{number}" for number, value in enumerate(values, start=1)]
-    twice = [value for value, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"{name}: the column {twice[0]!r} occurs twice in the header")
+    if (twice := first_twice(names)) is not None:
+        raise ValueError(f"{name}: the column {twice!r} occurs twice in the header")
     other = [each for each in SEPARATORS if each != separator and each in names[0]]
     if len(names) == 1 and other and separator:
         raise ValueError(
@@ -200,27 +195,24 @@ def _batches(table: Any, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _arrow_records(batches: Iterator[pa.RecordBatch], name: str) -> Iterator[Record]:
-    number = 0
+    done = 0
     for batch in batches:
-        for values in _values(batch, name, number):
-            number += 1
+        try:
+            rows = batch.to_pylist()
+        except (ValueError, OverflowError) as error:  # text that is not UTF-8, the year 200,000
+            where = f"rows {done + 1} to {done + len(batch)}"
+            raise ValueError(f"{name}: one of {where} cannot be read: {error}") from None
+        for number, values in enumerate(rows, start=done + 1):
             row = {key: plain(value, name, key) for key, value in values.items()}
             yield Record(row, f":{number}", row_sha256(row))
-
-
-def _values(batch: pa.RecordBatch, name: str, before: int) -> list[dict[str, Any]]:
-    try:
-        return batch.to_pylist()
-    except (ValueError, OverflowError) as error:  # text that is not UTF-8, the year 200,000
-        rows = f"rows {before + 1} to {before + len(batch)}"
-        raise ValueError(f"{name}: one of {rows} cannot be read: {error}") from None
+        done += len(batch)
 
 
 def _check_names(names: list[str], wanted: tuple[str, ...], name: str) -> None:
-    twice = [column for column, count in Counter(names).items() if count > 1]
-    if twice or not names:
-        what = f"the column {twice[0]!r} twice" if twice else "no column"
-        raise ValueError(f"{name} has {what}")
+    if (twice := first_twice(names)) is not None:
+        raise ValueError(f"{name} has the column {twice!r} twice")
+    if not names:
+        raise ValueError(f"{name} has no column")
     for column in wanted:
         if column not in names:
             raise ValueError(f"{name} has no column {column!r}, only {', '.join(names)}")
@@ -238,12 +230,9 @@ def plain(value: Any, name: str, column: str) -> Any:
         return value.isoformat()
     if isinstance(value, decimal.Decimal | datetime.timedelta | uuid.UUID):
         return str(value)
-    if isinstance(value, bytes):
-        return _text(value)
-    raise ValueError(f"{name}: column {column!r} holds a {type(value).__name__}, which is no text")
-
-
-def _text(value: bytes) -> str:
+    if not isinstance(value, bytes):
+        kind = type(value).__name__
+        raise ValueError(f"{name}: column {column!r} holds a {kind}, which is no text")
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -8,7 +8,6 @@ import dataclasses
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -57,7 +56,6 @@ def _part(split: str, url: str, source: params.Urls) -> Part:
     format_of(cited)
     path = fetch(url, source.sha256[split])
     proof = {"sha256": source.sha256[split], "bytes": path.stat().st_size}
-    split = "" if split == "all" else split
     return Part(split, cited, lambda: path.open("rb"), proof, (), source.encoding or "")
 
 
@@ -76,7 +74,9 @@ def fetch(url: str, sha256: str) -> Path:
         fcntl.flock(file, fcntl.LOCK_EX)  # another experiment may be at the same file
         if not path.exists():
             _fill(file, url)
-            _check(partial, url, sha256)
+            if (got := file_sha256(partial)) != sha256:
+                partial.unlink()
+                raise ValueError(f"{cite(url)} has sha256 {got}, but params.yaml expects {sha256}")
             partial.rename(path)
     return path
 
@@ -93,13 +93,15 @@ def _copy(url: str, file: BinaryIO) -> None:
     address = url.partition("#")[0] if url.startswith("http") else url
     system, path = fsspec.core.url_to_fs(address, **_options(address))
     size = system.info(path).get("size")
-    _check_space(Path(file.name).parent, (size or 0) - file.tell())
+    folder, needed = Path(file.name).parent, (size or 0) - file.tell()
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise ValueError(f"{folder} has {free:,} bytes free, {needed:,} are needed")
     try:
-        _read_on(lambda block: system.open(path, "rb", block_size=block), BLOCK_BYTES, size, file)
+        _read_on(system.open(path, "rb", block_size=BLOCK_BYTES), size, file)
     except ValueError:  # a server that gives no ranges: all of it in one answer
         file.truncate(0)
         file.seek(0)
-        _read_on(lambda block: system.open(path, "rb", block_size=block), 0, size, file)
+        _read_on(system.open(path, "rb", block_size=0), size, file)
 
 
 def _options(address: str) -> dict[str, Any]:
@@ -110,13 +112,9 @@ def _options(address: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
 
 
-def _read_on(
-    open_: Callable[[int], BinaryIO], block: int, size: int | None, file: BinaryIO
-) -> None:
-    with (
-        open_(block) as remote,
-        tqdm(total=size, unit="B", unit_scale=True, disable=None, initial=file.tell()) as progress,
-    ):
+def _read_on(opened: BinaryIO, size: int | None, file: BinaryIO) -> None:
+    bar = tqdm(total=size, unit="B", unit_scale=True, disable=None, initial=file.tell())
+    with opened as remote, bar as progress:
         if file.tell():
             remote.seek(file.tell())
         while data := remote.read(BLOCK_BYTES):
@@ -154,19 +152,6 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, OSError) and not isinstance(cause, aiohttp.ClientError):
         return str(cause)
     return type(cause).__name__
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ValueError(f"{folder} has {free:,} bytes free, {needed:,} are needed")
-
-
-def _check(partial: Path, url: str, sha256: str) -> None:
-    got = file_sha256(partial)
-    if got != sha256:
-        partial.unlink()
-        raise ValueError(f"{cite(url)} has sha256 {got}, but params.yaml expects {sha256}")
 
 
 if __name__ == "__main__":
