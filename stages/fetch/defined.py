@@ -14,7 +14,7 @@ from datasets.packaged_modules.json.json import Json
 from datasets.packaged_modules.parquet.parquet import Parquet
 
 from finetune import params
-from stages.fetch.streams import Record, row_sha256
+from stages.fetch.streams import Record
 from stages.fetch.tables import plain
 
 OF_A_CARD = ("sep", "delimiter", "names", "column_names", "skiprows", "field", "quotechar")
@@ -63,7 +63,7 @@ class Defined:
                 rows = rows.select_columns(list({**dict.fromkeys(source.columns), **source.filter}))
             for number, values in enumerate(rows, start=1):
                 row = {key: plain(value, cited, key) for key, value in values.items()}
-                yield Record(row, f":{number}", row_sha256(row))
+                yield Record.of(row, f":{number}")
         except (datasets.exceptions.DatasetsError, OSError, RuntimeError) as error:
             raise ValueError(f"{cited}: {_remedy(error)}") from None
 

@@ -1,7 +1,6 @@
 """JSON Lines and JSON files as rows."""
 
 import codecs
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from stages.fetch.streams import (
     first_twice,
     read_lines,
     read_whole,
-    row_sha256,
 )
 
 MAX_JSON_BYTES = 256 << 20  # an object is read whole, and needs about eight times its size
@@ -58,7 +56,7 @@ def _read_lines(stream: Text, name: str) -> Iterator[Record]:
         if line.strip():
             where = f"{name}:{number}"
             row = _row(_parse(decode(line, where, offset), where), where)
-            yield Record(row, f":{number}", hashlib.sha256(line).hexdigest())
+            yield Record.of(row, f":{number}", line)
 
 
 def _read_list(stream: Text, name: str) -> Iterator[Record]:
@@ -70,7 +68,7 @@ def _read_list(stream: Text, name: str) -> Iterator[Record]:
             buffer.skip(",")
         number += 1
         row = _row(buffer.value(), f"{name}:{number}")
-        yield Record(row, f":{number}", row_sha256(row))
+        yield Record.of(row, f":{number}")
     buffer.skip("]")
     if text := buffer.peek():
         buffer.fail(f"Extra data, {text!r}", buffer.at)
@@ -144,7 +142,7 @@ def _read_object(stream: Text, name: str) -> Iterator[Record]:
         return
     for number, row in enumerate(_rows(_parse(decode(data, name), name)), start=1):
         _row(row, f"{name}:{number}")
-        yield Record(row, f":{number}", row_sha256(row))
+        yield Record.of(row, f":{number}")
 
 
 def _rows(value: Any) -> list[Any]:

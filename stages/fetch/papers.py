@@ -1,6 +1,5 @@
 """Files that are one document each: PDF and DOCX. The row has `text`, `path` and `title`."""
 
-import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -30,7 +29,7 @@ def read_pdf(stream: BinaryIO, name: str) -> Iterator[Record]:
         ) from None
     if not any(pages):
         raise ValueError(f"{name} holds no text, it is a scan: read it with ocrmypdf first")
-    yield _record(name, data, "\f".join(pages), title)
+    yield Record.of_document("\f".join(pages), name, _title(title, name), data)
 
 
 def read_docx(stream: BinaryIO, name: str) -> Iterator[Record]:
@@ -49,7 +48,7 @@ def read_docx(stream: BinaryIO, name: str) -> Iterator[Record]:
     text = "\n\n".join(filter(None, blocks))
     if not text:
         raise ValueError(f"{name} holds no text: are its pages pictures?")
-    yield _record(name, data, text, title)
+    yield Record.of_document(text, name, _title(title, name), data)
 
 
 def _block(block: Any) -> str:
@@ -62,6 +61,5 @@ def _block(block: Any) -> str:
     return heading + block.text.strip() if block.text.strip() else ""
 
 
-def _record(name: str, data: bytes, text: str, title: object) -> Record:
-    row = {"text": text, "path": name, "title": str(title or "") or PurePosixPath(name).stem}
-    return Record(row, "", hashlib.sha256(data).hexdigest())
+def _title(told: object, name: str) -> str:
+    return str(told or "") or PurePosixPath(name).stem

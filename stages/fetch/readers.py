@@ -4,7 +4,6 @@ The name decides on the format. Whatever is wrong with a file is one ValueError 
 file, the line, and what to do.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -149,7 +148,7 @@ def _read_page(stream: BinaryIO, name: str, keep_page: KeepPage | None) -> Itera
     if keep_page is None:
         raise ValueError(f"{name} is a web page, which only a source can be: write its text")
     if data.strip():
-        yield Record(keep_page(data, name), "", hashlib.sha256(data).hexdigest())
+        yield Record.of(keep_page(data, name), "", data)
 
 
 def _read_text(stream: Text, name: str) -> Iterator[Record]:
@@ -158,8 +157,7 @@ def _read_text(stream: Text, name: str) -> Iterator[Record]:
     text = decode(data, name)
     if text.strip():
         title = PurePosixPath(name).name.split(".")[0] or PurePosixPath(name).name
-        row = {"text": text, "path": name, "title": title}
-        yield Record(row, "", hashlib.sha256(data).hexdigest())
+        yield Record.of_document(text, name, title, data)
 
 
 def _mend(value: Any, repairs: Counter[str]) -> Any:

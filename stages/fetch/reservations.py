@@ -5,7 +5,6 @@ that applies, and groups for crawlers that collect training data. Besides `/ai.t
 `/.well-known/tdmrep.json` (TDM Reservation Protocol, W3C). Each is a reason of its own.
 """
 
-import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -57,15 +56,11 @@ class Reservations:
 
 def decode_robots(data: bytes) -> str:
     """The text of a robots.txt in UTF-8 or UTF-16, with or without BOM; other bytes as Latin-1."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = data.decode("utf-16", "replace")
-    elif b"\0" in data[:2]:
-        text = data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be", "replace")
-    else:
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
+    encoding = json.detect_encoding(data)
+    try:
+        text = data.decode(encoding, "replace" if "16" in encoding else "strict")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
     return text.lstrip("\ufeff")
 
 
@@ -121,15 +116,15 @@ def _last_wish(lines: list[tuple[str, str]], key: str, path: str) -> bool:
 
 def _may(lines: list[tuple[str, str]], path: str) -> bool:
     """RFC 9309: the longest pattern decides; `allow` wins a tie; what is not named is allowed."""
-    rules = [(value, key == "allow") for key, value in lines if key in ("allow", "disallow")]
-    found = [(len(value), allowed) for value, allowed in rules if value and _matches(value, path)]
-    return max(found)[1] if found else True
+    keys = ("allow", "disallow")
+    rules = [(value, key == "allow") for key, value in lines if key in keys and value]
+    return _longest(rules, path, default=True)
 
 
-def _longest(rules: list[tuple[str, bool]], path: str) -> bool:
-    """What the longest pattern that matches says; of two of one length, the reservation."""
-    found = [(len(pattern), reserved) for pattern, reserved in rules if _matches(pattern, path)]
-    return bool(found) and max(found)[1]
+def _longest(rules: list[tuple[str, bool]], path: str, default: bool = False) -> bool:
+    """What the longest pattern that matches says; of two of one length, True."""
+    found = ((len(pattern), said) for pattern, said in rules if _matches(pattern, path))
+    return max(found, default=(0, default))[1]
 
 
 def _matches(pattern: str, path: str) -> bool:

@@ -30,16 +30,23 @@ class Record:
     place: str
     sha256: str
 
+    @classmethod
+    def of(cls, row: dict[str, Any], place: str, data: bytes | None = None) -> "Record":
+        """The record of these bytes; of a row that has none of its own, of its sorted JSON."""
+        if data is None:
+            text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+            data = text.encode("utf-8", "surrogatepass")
+        return cls(row, place, hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_document(cls, text: str, name: str, title: str, data: bytes) -> "Record":
+        """The record of a file that is one document."""
+        return cls.of({"text": text, "path": name, "title": title}, "", data)
+
 
 def first_twice(names: Iterable[str]) -> str | None:
     """The first name that occurs more than once."""
     return next((name for name, count in Counter(names).items() if count > 1), None)
-
-
-def row_sha256(row: dict[str, Any]) -> str:
-    """The hash of a row that has no bytes of its own: that of its sorted JSON."""
-    text = json.dumps(row, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {

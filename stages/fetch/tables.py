@@ -23,7 +23,6 @@ from stages.fetch.streams import (
     first_twice,
     read_lines,
     read_whole,
-    row_sha256,
 )
 
 BATCH_ROWS = 64  # small, because a row may be a book
@@ -124,7 +123,7 @@ def _records(
                 f"{name}:{number} has {len(values)} fields, the header has {len(header)}"
             )
         row = dict(zip(header, values, strict=True))
-        yield Record(row, f"{sheet}:{number}", row_sha256(row))
+        yield Record.of(row, f"{sheet}:{number}")
 
 
 def _header(values: list[str], name: str, separator: str) -> list[str]:
@@ -204,7 +203,7 @@ def _arrow_records(batches: Iterator[pa.RecordBatch], name: str) -> Iterator[Rec
             raise ValueError(f"{name}: one of {where} cannot be read: {error}") from None
         for number, values in enumerate(rows, start=done + 1):
             row = {key: plain(value, name, key) for key, value in values.items()}
-            yield Record(row, f":{number}", row_sha256(row))
+            yield Record.of(row, f":{number}")
         done += len(batch)
 
 
