@@ -6,7 +6,9 @@ once and replayed for every token of every batch that fits into it. The numbers 
 launched steps; columns that nobody wrote yet are masked.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -20,7 +22,32 @@ ROOM = 0.9  # of the free memory
 
 
 class NotCapturable(Exception):
-    """Why the steps of a model cannot be replayed."""
+    """Why something can only be launched: it makes the host wait for the device, or has no room."""
+
+
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Within, what makes the host wait for the device raises NotCapturable.
+
+    To find out before a capture: one that fails leaves the device's memory in disorder.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        _set_sync_debug_mode("error")
+        yield
+    except RuntimeError as error:
+        if "synchronizing" not in str(error):
+            raise
+        raise NotCapturable(str(error).splitlines()[0]) from None
+    finally:
+        _set_sync_debug_mode(before)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        # That it does not yet detect all of them: true, and the capture would fail, as without.
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 class FixedLayer(DynamicLayer):
@@ -139,23 +166,13 @@ class CapturedSteps:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._step()  # initialises libraries, which may wait
-            self._refuse_to_wait()
+            with waiting_refused():
+                self._step()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
             self._step()
         return graph.replay
-
-    def _refuse_to_wait(self) -> None:
-        """Find out before the capture: one that fails leaves the device's memory in disorder."""
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            self._step()
-        except RuntimeError as error:
-            raise NotCapturable(str(error).splitlines()[0]) from None
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
 
 
 def why_not(model: PreTrainedModel, cache: DynamicCache) -> str | None:

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
 from finetune import generation
+from finetune.captured import NotCapturable
 from finetune.flat import attention
 from finetune.flat.batches import collate_flat, collate_padded, collate_stacked
 from finetune.flat.losses import token_nll
@@ -17,7 +18,7 @@ from finetune.model.load import add_lora
 from finetune.params import Lora
 from finetune.text.tokens import Example
 from stages.train.fast import low_rank
-from stages.train.fast.graphs import Graphs, NotCapturable, fill_up
+from stages.train.fast.graphs import Graphs, fill_up
 from tests import sessions
 
 pytestmark = [

@@ -283,6 +283,30 @@ def test_packed_files_are_read_by_the_name_inside(tmp_path):
         read("a.zip", file.getvalue())
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather"])
+def test_a_columnar_file_alone_in_a_zip_is_read(suffix):
+    table, inner, packed = pa.Table.from_pylist(ROWS), io.BytesIO(), io.BytesIO()
+    if suffix == ".parquet":
+        pq.write_table(table, inner)
+    else:
+        with pa.ipc.new_file(inner, table.schema) as writer:
+            writer.write_table(table)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"in/rows{suffix}", inner.getvalue())
+    assert read("a.zip", packed.getvalue()) == (ROWS, {})
+    found, _ = read("a.zip", packed.getvalue(), columns=tuple(ROWS[0])[:1])
+    assert found == [dict([next(iter(row.items()))]) for row in ROWS]
+
+
+def test_a_zip_whose_headers_contradict_each_other_is_one_error():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("rows.jsonl", JSONL)
+    data = file.getvalue().replace(b"rows.jsonl", b"ROWS.jsonl", 1)
+    with pytest.raises(ValueError, match="a.zip cannot be unpacked .*: unpack it yourself"):
+        read("a.zip", data)
+
+
 def test_a_list_of_any_length_is_read_a_part_at_a_time():
     big = [{"text": "x" * 1_000, "n": n} for n in range(20_000)]
     data = json.dumps(big).encode()

@@ -21,6 +21,7 @@ from stages.fetch.streams import (
     decode,
     open_zip,
     read_whole,
+    seekable,
 )
 from stages.fetch.tables import read_arrow, read_csv, read_parquet, read_sheets
 
@@ -72,9 +73,14 @@ def read(
     Raises ValueError for a format that is not known, and for any broken, cut or empty file; a text
     file without text is not an error, but counted.
     """
-    if name.lower().endswith(".zip"):
+    zipped = name.lower().endswith(".zip")
+    if zipped:
         file, name = open_zip(file, name)
     suffix, compression = format_of(name)
+    if zipped and suffix in COLUMNS:
+        with seekable(file) as unpacked:
+            yield from read(unpacked, name, repairs, columns)
+        return
     stream = Unpacked(file, name, COMPRESSIONS[compression]) if compression else file
     found = False
     try:

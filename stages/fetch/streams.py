@@ -7,10 +7,13 @@ import io
 import json
 import lzma
 import re
+import shutil
+import tempfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -89,8 +92,20 @@ def open_zip(file: BinaryIO, name: str) -> tuple[BinaryIO, str]:
     if len(data) != 1 or data[0].flag_bits & 1:
         what = "a password" if len(data) == 1 else f"{len(data)} files"
         raise ValueError(f"{name} has {what}, not one file to read: unpack it, as with unzip")
-    inner = f"{name}/{data[0].filename}"
-    return Unpacked(file, name, lambda _: archive.open(data[0])), inner
+    try:
+        opened = archive.open(data[0])
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{name} cannot be unpacked ({error}): unpack it yourself") from None
+    return Unpacked(file, name, lambda _: opened), f"{name}/{data[0].filename}"
+
+
+@contextmanager
+def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """All of a stream in a temporary file, for formats that are read from their end."""
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(stream, file)
+        file.seek(0)
+        yield file
 
 
 class Text(io.RawIOBase):

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerState, TrainingArguments
 
+from finetune.captured import NotCapturable
 from finetune.flat import attention
 from finetune.flat.batches import STACKED_FROM, MicroBatch, collate, fill
 from finetune.flat.losses import token_nll
@@ -38,7 +39,7 @@ from stages.train.evaluation import evaluation_batches, measure
 from stages.train.fast import float8, last_layer, low_rank
 from stages.train.fast.compiling import compile_layers, start_compiler
 from stages.train.fast.fitting import Fit, Fitting, Memory, plan_memory
-from stages.train.fast.graphs import Graphs, NotCapturable
+from stages.train.fast.graphs import Graphs
 from stages.train.health import Health
 from stages.train.interruption import Interrupted, Interruption
 from stages.train.saving import save_checkpoint

@@ -5,7 +5,6 @@ launch them than the GPU to run them. A captured graph is launched at once. Its 
 micro-batches are filled up to a few sizes first.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from finetune.captured import waiting_refused
 from finetune.flat.batches import MicroBatch
 
 SMALLEST_STEP = 64  # tokens; the unit of a matrix product's tiles
@@ -65,10 +65,6 @@ def fill_up(batch: MicroBatch, longest: int, parts: int = 16) -> MicroBatch:
 
 def _append(row: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
     return torch.cat([row, more], dim=1)
-
-
-class NotCapturable(Exception):
-    """A pass makes the host wait for the device, to read a number: it can only be launched."""
 
 
 Shape = tuple[object, ...]
@@ -156,7 +152,8 @@ class Graphs:
         kept = [gradient.clone() for gradient in self._gradients]
         self._launch(static)  # outside of a capture: compile, and initialise libraries
         if not len(self._shapes):
-            self._refuse_to_wait(static)
+            with waiting_refused():
+                self._launch(static)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool.id, stream=self._stream):
             loss = self._run(static, self._scale)
@@ -173,26 +170,6 @@ class Graphs:
             loss = self._run(static, self._scale)
         torch.cuda.current_stream().wait_stream(self._stream)
         return loss
-
-    def _refuse_to_wait(self, static: MicroBatch) -> None:
-        """Find out before a capture: one that fails leaves the device's memory in disorder."""
-        before = torch.cuda.get_sync_debug_mode()
-        _set_sync_debug_mode("error")
-        try:
-            self._launch(static)
-        except RuntimeError as error:
-            if "synchronizing" not in str(error):
-                raise
-            raise NotCapturable(str(error).splitlines()[0]) from None
-        finally:
-            _set_sync_debug_mode(before)
-
-
-def _set_sync_debug_mode(mode: int | str) -> None:
-    with warnings.catch_warnings():
-        # That it does not yet detect all of them: true, and the capture would fail, as without.
-        warnings.simplefilter("ignore")
-        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _shape(batch: MicroBatch) -> tuple:
