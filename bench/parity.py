@@ -36,7 +36,7 @@ LORA = Lora(
     init_lora_weights="default",
     modules_to_save=None,
 )
-EXAMPLES, RATE, LARGEST_NORM = 16, 1e-3, 1.0
+EXAMPLES, LARGEST_NORM = 16, 1.0
 
 
 def main() -> None:
@@ -44,12 +44,12 @@ def main() -> None:
     rows, test = (TokenRows(arguments.prepared / split) for split in ("train", "test"))
     for seed in arguments.seeds:
         model = _make(arguments.model, seed)
-        plain = _train(model, rows, test, seed, arguments.steps)
+        plain = _train(model, rows, test, seed, arguments)
         del model
         torch.cuda.empty_cache()
         model = _make(arguments.model, seed)
         layers = float8.install(model)
-        fast = _train(model, rows, test, seed, arguments.steps)
+        fast = _train(model, rows, test, seed, arguments)
         cosines = [
             torch.cosine_similarity(a.ravel(), b.ravel(), dim=0).item()
             for a, b in zip(plain["gradients"], fast["gradients"], strict=True)
@@ -59,6 +59,7 @@ def main() -> None:
             "seed": seed,
             "layers_in_float8": layers,
             "steps": arguments.steps,
+            "learning_rate": arguments.learning_rate,
             "test_loss_before": round(plain["before"], 4),
             "test_loss_bfloat16": round(plain["after"], 4),
             "test_loss_float8": round(fast["after"], 4),
@@ -78,11 +79,16 @@ def _make(folder: Path, seed: int) -> torch.nn.Module:
 
 
 def _train(
-    model: torch.nn.Module, rows: TokenRows, test: TokenRows, seed: int, steps: int
+    model: torch.nn.Module,
+    rows: TokenRows,
+    test: TokenRows,
+    seed: int,
+    arguments: argparse.Namespace,
 ) -> dict[str, object]:
     """Gradients of step 10 (B is zero before the first), and the test losses before and after."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
+    steps, rate = arguments.steps, arguments.learning_rate
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     drawn = np.random.default_rng(seed)
     order = np.concatenate(
         [drawn.permutation(len(rows)) for _ in range(1 + steps * EXAMPLES // len(rows))]
@@ -97,7 +103,7 @@ def _train(
             _backward(model, rows, chosen)
         torch.nn.utils.clip_grad_norm_(trained, LARGEST_NORM)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * (1 - step / steps)
+            group["lr"] = rate * (1 - step / steps)
         optimizer.step()
     found["after"] = _score(model, test)
     return found
@@ -140,6 +146,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("model", type=Path, help="folder of weights")
     parser.add_argument("prepared", type=Path)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     return parser.parse_args()
 

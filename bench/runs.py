@@ -38,7 +38,10 @@ RUNS = {
     "own-law-64-float8-launched": _own(
         "law", 64, matmul="float8", micro_batch_tokens=8192, captured=False
     ),
+    # 64 for each of two, four or eight processes.
     "own-law-128-float8": _own("law", 128, matmul="float8", micro_batch_tokens=8192),
+    "own-law-256-float8": _own("law", 256, matmul="float8", micro_batch_tokens=8192),
+    "own-law-512-float8": _own("law", 512, matmul="float8", micro_batch_tokens=8192),
     "own-law-8-float8": _own("law", 8, matmul="float8"),
     "own-causal-float8": _own("causal", 8, matmul="float8", micro_batch_tokens=8192),
     "own-causal-bfloat16": _own("causal", 8, micro_batch_tokens=8192),

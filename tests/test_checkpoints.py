@@ -360,6 +360,7 @@ def test_another_number_of_processes_must_have_the_same_examples_in_a_step(descr
 
 # What train imports and what shapes no number of the adapter: it checks, words, times or writes.
 SHAPES_NOTHING = {
+    "finetune/captured.py",
     "finetune/checkpoints.py",
     "finetune/errors.py",
     "finetune/hub_client.py",

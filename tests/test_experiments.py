@@ -34,6 +34,7 @@ def test_a_variant_trains_anew_and_is_compared(clean):
     assert "r16" in page
 
 
+@pytest.mark.extended
 def test_variants_are_queued_and_run_aside(clean):
     clean.run("dvc", "exp", "run", "--queue", "-S", "lora.r=2,4")
     clean.run("dvc", "queue", "start")
@@ -55,6 +56,7 @@ def test_variants_are_queued_and_run_aside(clean):
     assert len(losses) == len(found)
 
 
+@pytest.mark.extended
 def test_costs_are_those_of_the_run_whose_metrics_they_stand_beside(clean):
     """Also where DVC gives back an earlier run's outs; where nobody knows them, they are nulls."""
     before = read_costs(clean)

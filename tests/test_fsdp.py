@@ -48,6 +48,7 @@ def alone(tmp_path_factory, furnish) -> Path:
     return folder
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("at", [None, "SIGKILL write_adapter 2"], ids=["at once", "killed between"])
 def test_two_processes_give_what_one_gives(tmp_path, furnish, alone, at):
     furnish(tmp_path, **FOUR_BIT, train__per_device_train_batch_size=2)

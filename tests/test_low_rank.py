@@ -83,6 +83,7 @@ def test_losses_and_gradients_are_those_of_peft(changes, recomputed):
     _compare(_gradients(model), expected)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_compiled_whole_and_recomputed_or_not(monkeypatch, recomputed):
     expected = _gradients(_model())

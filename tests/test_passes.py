@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig
 
 from finetune import params
+from finetune.captured import NotCapturable
 from finetune.model.load import add_lora
 from finetune.model.memory import recompute_layers
 from stages.train import __main__ as stage
 from stages.train import training
-from stages.train.fast.graphs import NotCapturable
 from stages.train.steps import Ahead
 from tests import sessions
 from tests.conftest import ROOT, SIZES

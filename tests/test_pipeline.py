@@ -47,6 +47,7 @@ READERS = {
     "compute": SCORED | {"train"},
     "compute.matmul": {"train"},
     "lora": {"train"},
+    "lora.modules_to_save": {"train", "fetch_model"},
     "lora.target_modules": {"train", "fetch_model"},
     "train": {"train"},
     "evaluate": SCORED,
@@ -59,6 +60,7 @@ READERS = {
 }
 
 
+@pytest.mark.extended
 def test_every_key_of_params_yaml_re_runs_the_stages_that_read_it_and_no_others(clean):
     from dvc.repo import Repo
 

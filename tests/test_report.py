@@ -124,6 +124,7 @@ def test_a_browser_without_a_network_shows_it_at_two_widths_in_both_schemes(
     assert not console
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no headless browser on this machine")
 def test_a_row_with_a_script_in_it_runs_in_no_page_of_the_run(clean: Repository, tmp_path):
     path = clean.folder / "data/sample/law.jsonl"

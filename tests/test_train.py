@@ -138,6 +138,7 @@ def test_a_folder_outside_ascii_gives_the_same_bytes(tmp_path, furnish, finished
     _assert_same_outs(folder, finished)
 
 
+@pytest.mark.extended
 def test_a_locale_that_is_not_utf8_changes_nothing(tmp_path, furnish):
     words = {"template": "chat", "system": "Schreibe … für", "instruction": "Título: “ñ”"}
     asked = {"mode": "completion", "max_length": 256, "words": {"law": words}}
