@@ -70,7 +70,9 @@ _FORMS = {
     ("eyJ",): r"\beyJ[\w-]{10,2000}\.eyJ[\w-]{10,4000}\.[\w-]{10,1000}",
     ("://",): r"(?<=://)[^\s/:@]{1,64}:[^\s/:@]{3,128}(?=@[\w.-])",
 }
-_COMPILED = [(marks, re.compile(form)) for marks, form in _FORMS.items()]
+# Of these a blank may be a part, or the whole is short; the mark of any other is in a long word.
+_ANYWHERE = {"PRIVATE KEY", "ecret_access_key", "uthorization", "://"}
+_COMPILED = [(marks, marks[0] in _ANYWHERE, re.compile(form)) for marks, form in _FORMS.items()]
 SHORTEST = 16  # characters without a blank, and less than any of these has
 _TWILIO = re.compile(r"[AS][CK][0-9a-f]{32}(?<![\w-].{34})(?![\w-])")  # "AC" is in many a text
 # A literal that is given to a name like api_key: of no service known, but of no other use.
@@ -84,20 +86,22 @@ _ASSIGNED = re.compile(r"[:=>][ \t\"']{0,4}[A-Za-z0-9+/_.~=-]{20}")
 
 def find_keys(text: str) -> Iterator[tuple[int, int]]:
     """The places of keys, tokens and private keys, in order and apart."""
-    if max(map(len, text.split()), default=0) < SHORTEST and "PRIVATE KEY" not in text:
+    long = " ".join(word for word in text.split() if len(word) >= SHORTEST)
+    if not long and "PRIVATE KEY" not in text:
         return
     end = 0
-    for start, stop in sorted({*_issued(text), *_given(text)}):
+    for start, stop in sorted({*_issued(text, long), *_given(text)}):
         if start >= end:
             yield start, stop
             end = stop
 
 
-def _issued(text: str) -> Iterator[tuple[int, int]]:
-    for match in _TWILIO.finditer(text):
-        yield match.span()
-    for marks, form in _COMPILED:
-        if any(mark in text for mark in marks):
+def _issued(text: str, long: str) -> Iterator[tuple[int, int]]:
+    if _TWILIO.search(long):
+        yield from (match.span() for match in _TWILIO.finditer(text))
+    for marks, anywhere, form in _COMPILED:
+        searched = text if anywhere else long
+        if any(mark in searched for mark in marks):
             yield from (match.span(match.lastindex or 0) for match in form.finditer(text))
 
 
