@@ -67,3 +67,4 @@ def test_a_session_without_a_step_keeps_the_earlier_numbers(plan, clock):
     total = Meter(plan, CPU, _session(plan, clock, {})).total(3)
     cost = describe_cost(total, CPU, "abc")
     assert cost["tokens_per_s"] == 10 and cost["warmup_s"] == 3
+    assert cost["first_step"]["load_s"] == 10

@@ -92,7 +92,7 @@ class Meter:
         return {
             **sums,
             "warmup_s": warmup,
-            "first_step": self._phases,
+            "first_step": earlier.get("first_step", {}) if self._warm is None else self._phases,
             "peak_memory_gb": peak,
             "estimated_memory_gb": estimated or earlier.get("estimated_memory_gb"),
         }

@@ -25,8 +25,9 @@ def lost_in_one_line() -> Iterator[None]:
         if not (isinstance(error, dist.DistError) or "/gloo/" in str(error)):
             raise
         raise ValueError(
-            "another process that trains with this one is gone (its own log says why): start all "
-            "of them again, and they go on from the last checkpoint"
+            "another process that trains with this one is gone (its own log says why; here: "
+            f"{str(error).splitlines()[0][:200]}): start all of them again, and they go on from "
+            "the last checkpoint"
         ) from None
 
 
