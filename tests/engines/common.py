@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.numpy import load_file
 
 from tests.conftest import write_tiny_weights
 from tests.repository import ROOT, Repository, make_repository
+from tests.trials.common import remove
 
 SOURCES = 4  # each is a task of preprocess
 STEPS = 60  # of training: enough to be interrupted in the middle
@@ -64,13 +64,6 @@ def forget(repository: Repository) -> None:
     yaml.dump(lock, path)
     for name in (*TRAINED, "models/resume", ".dvc/cache/runs"):
         remove(repository.folder / name)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def steps_saved(repository: Repository) -> int:

@@ -22,9 +22,9 @@ from ruamel.yaml import YAML
 
 from bench.preprocess import Cost, measure
 from tests import site
-from tests.engines.common import ROOT, remove
+from tests.engines.common import ROOT
 from tests.repository import write_tiny_params
-from tests.trials.common import digest
+from tests.trials.common import digest, remove
 from tests.trials.kills import crawl_of
 
 OUT = "data/raw/pages"

@@ -12,8 +12,9 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.engines.common import PREPARED, compare, digests, prepare, remove, run_trials
+from tests.engines.common import PREPARED, compare, digests, prepare, run_trials
 from tests.repository import Repository
+from tests.trials.common import remove
 
 
 def main() -> None:

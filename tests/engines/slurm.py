@@ -29,11 +29,11 @@ from tests.engines.common import (
     launch_by,
     prepare,
     read_adapter,
-    remove,
     run_trials,
     steps_saved,
 )
 from tests.repository import Repository, wait_for
+from tests.trials.common import remove
 
 INSIDE = "TESTS_ENGINES_SLURM"
 NAMESPACES = ("--mount", "--net", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
