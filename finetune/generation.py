@@ -1,8 +1,14 @@
-"""Greedy answers, in left-padded batches of prompts of similar length under a token budget."""
+"""Greedy answers, in batches of prompts of similar length under a token budget.
+
+What all prompts of a batch begin with, such as an instruction, is read once for all of them.
+"""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from os.path import commonprefix
 
 import torch
 from tqdm import tqdm
@@ -15,6 +21,8 @@ from finetune.model.probe import agree, make_examples, tried
 from finetune.text.templates import stop_ids
 
 PAD = 0  # any token: what is padded is masked by position
+# A step of decoding waits for memory, reading computes: one takes as long as so many columns.
+COLUMNS_A_STEP = 32
 
 log = logging.getLogger(__name__)
 
@@ -74,25 +82,40 @@ def batches_by_length(lengths: Sequence[int], room: int, batch_tokens: int) -> I
 
     Each row takes the longest's length and `room` for what follows it. Longest first, so that a
     batch that does not fit into memory fails at the start. A row above the budget stands alone.
+    Of all such cuts this is the cheapest: padding costs its columns, a batch `room` steps.
     """
     rows = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
-    while rows:
-        size = max(1, batch_tokens // (lengths[rows[0]] + room))
-        yield rows[:size]
-        rows = rows[size:]
+    costs, starts = [0], [0]  # of the first rows: what they cost, where their last batch starts
+    for end in range(1, len(rows) + 1):
+        cost, start = math.inf, end
+        for first in range(end - 1, -1, -1):
+            longest = lengths[rows[first]]
+            if end - first > 1 and (end - first) * (longest + room) > batch_tokens:
+                break
+            here = costs[first] + (end - first) * longest + room * COLUMNS_A_STEP
+            cost, start = min((cost, start), (here, first))
+        costs.append(cost)
+        starts.append(start)
+    bounds = [len(rows)]
+    while bounds[-1]:
+        bounds.append(starts[bounds[-1]])
+    for start, end in pairwise(reversed(bounds)):
+        yield rows[start:end]
 
 
 @dataclass(frozen=True)
 class Batch:
     """Prompts that end in the same column, and the keys and values of what was read of them.
 
-    `ids` and `mask` (0 where padded) are int64 [rows, columns]; the prompts end before column
-    `width`, what follows a prompt (its true answer) is padded on the right.
+    `ids` and `mask` (0 where padded) are int64 [rows, columns]. The first `shared` columns are the
+    same in every row; a shorter prompt is padded behind them. All prompts end before column
+    `width`; what follows a prompt (its true answer) is padded on the right.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     width: int
+    shared: int
     cache: DynamicCache
 
     @classmethod
@@ -101,17 +124,30 @@ class Batch:
         model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
         following: Sequence[Sequence[int]] | None = None,
+        most_shared: int | None = None,
     ) -> "Batch":
-        """Lay prompts, and what follows each, into columns on the model's device."""
+        """Lay prompts, and what follows each, into columns on the model's device.
+
+        At most `most_shared` of their first tokens are taken as shared, and never a prompt's last.
+        """
         following = following or [()] * len(prompts)
+        cache = DynamicCache(config=model.config)
+        most = min(map(len, prompts)) - 1
+        most = most if most_shared is None else min(most, most_shared)
+        shared = 0
+        # Padding inside of a row is seen by what counts columns, such as a sliding window.
+        if len(prompts) > 1 and why_not(model, cache) is None:
+            shared = min(most, len(commonprefix([list(each) for each in prompts])))
         width, room = max(map(len, prompts)), max(map(len, following))
         ids, mask = torch.full((2, len(prompts), width + room), PAD).unbind()
         for row, (prompt, rest) in enumerate(zip(prompts, following, strict=True)):
-            columns = slice(width - len(prompt), width + len(rest))
-            ids[row, columns] = torch.tensor([*prompt, *rest])
-            mask[row, columns] = 1
+            ends = width - len(prompt) + shared, width + len(rest)
+            for columns, tokens in ((slice(shared), prompt[:shared]),
+                                    (slice(*ends), [*prompt[shared:], *rest])):  # fmt: skip
+                ids[row, columns] = torch.tensor(tokens, dtype=torch.int64)
+                mask[row, columns] = 1
         device = model.get_input_embeddings().weight.device
-        return cls(ids.to(device), mask.to(device), width, DynamicCache(config=model.config))
+        return cls(ids.to(device), mask.to(device), width, shared, cache)
 
     def inputs(self, start: int, end: int, cache: DynamicCache) -> dict:
         """The model's arguments for the columns [start, end); those before are in `cache`."""
@@ -128,10 +164,21 @@ class Batch:
         return self.ids[:, self.width - 1 : self.width], self.mask[:, : self.width]
 
     @torch.inference_mode()
+    def read_shared(self, model: PreTrainedModel) -> None:
+        """Put what the prompts share into the cache, read in one row for all."""
+        if self.shared:
+            inputs = self.inputs(0, self.shared, self.cache)
+            rows = ("input_ids", "attention_mask", "position_ids")
+            inputs |= {name: inputs[name][:1] for name in rows}
+            model(**inputs, use_cache=True, logits_to_keep=1)
+            self.cache.batch_repeat_interleave(len(self.ids))
+
+    @torch.inference_mode()
     def read(self, model: PreTrainedModel) -> None:
         """Put all but the prompts' last tokens, whose predictions nobody needs, into the cache."""
-        if self.width > 1:
-            inputs = self.inputs(0, self.width - 1, self.cache)
+        self.read_shared(model)
+        if self.width - 1 > self.shared:
+            inputs = self.inputs(self.shared, self.width - 1, self.cache)
             model(**inputs, use_cache=True, logits_to_keep=1)
 
 

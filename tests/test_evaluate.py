@@ -159,10 +159,14 @@ def test_a_rows_loss_is_that_of_its_supervised_tokens_alone(
 
 @pytest.mark.parametrize("batch_tokens", [1, 60, 1000])
 @pytest.mark.parametrize("spans", [[4, 6], [1, 2, 3, 4, 5, 6], [1, 6]])
+@pytest.mark.parametrize("shared", [0, 2, 3, 4])
 def test_reading_a_question_once_gives_its_loss_and_its_answer(
-    model, tmp_path, batch_tokens, spans
+    model, tmp_path, batch_tokens, spans, shared
 ):
+    """Also where questions begin alike, and where a supervised token is among what they share."""
     rows = [{**row, "spans": [*spans[:-1], len(row["input_ids"])]} for row in _rows(9)]
+    for row in rows:
+        row["input_ids"][:shared] = [5, 6, 7, 8][:shared]
     questions = read_questions(_split(tmp_path / "test", rows), None)
     settings = Evaluate("best", None, 5, batch_tokens, 10, ["loss"], "unused", [])
     found = score_and_answer(model, WORDS, questions, settings)

@@ -1,5 +1,7 @@
 """Generation: a batch answers as each prompt alone does, and an answer ends where it says."""
 
+from itertools import combinations, pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -74,6 +76,45 @@ def test_a_batch_answers_token_for_token_as_each_prompt_alone(model, tokenizer):
     assert _answers(model, tokenizer) == alone
     assert _answers(model, tokenizer, batch_tokens=50) == alone
     assert len({answer.text for answer in alone}) == len(PROMPTS)
+
+
+LIKE = [[5, 6, 7, 8, 9, *rest] for rest in ([11], [7] * 20, [3, 8], [], [30, 31, 32, 33, 34])]
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_what_prompts_begin_with_is_read_once_and_changes_no_answer(model, tokenizer, adapter):
+    if adapter:
+        lora = LoraConfig("CAUSAL_LM", target_modules="all-linear", init_lora_weights=False)
+        model = get_peft_model(model, lora)
+    alone = [_answers(model, tokenizer, [prompt])[0] for prompt in LIKE]
+    read = _count_columns(model)
+    assert _answers(model, tokenizer, LIKE) == alone
+    # Four tokens in one row, as [5, 6, 7, 8, 9] ends in the fifth; then all but the last column.
+    assert read[:2] == [4, len(LIKE) * 20]
+    assert _fixed(model, tokenizer, LIKE, 10_000) == alone
+    assert _answers(model, tokenizer, [LIKE[1]] * 3) == [alone[1]] * 3
+    unpadded = [[5, 6, 7, *range(first, first + 5)] for first in (20, 40, 60)]
+    alone = [_answers(model, tokenizer, [prompt])[0] for prompt in unpadded]
+    assert _answers(model, tokenizer, unpadded) == alone
+
+
+def test_where_windows_count_columns_nothing_is_shared(model, tokenizer):
+    config = MistralConfig(**model.config.to_dict() | {"sliding_window": 4})
+    windows = MistralForCausalLM._from_config(config, attn_implementation=attention.NAME)
+    alone = [_answers(windows, tokenizer, [prompt])[0] for prompt in LIKE]
+    read = _count_columns(windows)
+    assert _answers(windows, tokenizer, LIKE) == alone
+    assert read[0] == len(LIKE) * 24
+
+
+def _count_columns(model) -> list[int]:
+    """Filled with the columns, padding included, of each pass."""
+    found: list[int] = []
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.register_forward_pre_hook(
+        lambda _, __, inputs: found.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    return found
 
 
 def test_the_answers_are_those_of_transformers_own_greedy_generation(model, tokenizer):
@@ -231,3 +272,26 @@ def test_every_row_is_in_one_batch_and_batches_keep_to_the_budget(lengths, new, 
     for batch in batches:
         longest = max(lengths[row] for row in batch)
         assert len(batch) == 1 or len(batch) * (longest + new) <= budget
+    longest_of = [max(lengths[row] for row in batch) for batch in batches]
+    assert longest_of == sorted(longest_of, reverse=True)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=9), st.integers(1, 4))
+def test_no_other_cut_of_the_rows_by_length_is_cheaper(lengths, new):
+    """Padded columns and steps, against every way to cut a few rows."""
+    budget = 600
+
+    def cost(batches):
+        shapes = [(len(batch), max(lengths[row] for row in batch)) for batch in batches]
+        if any(rows > 1 and rows * (longest + new) > budget for rows, longest in shapes):
+            return float("inf")
+        steps = len(batches) * new * generation.COLUMNS_A_STEP
+        return steps + sum(rows * longest for rows, longest in shapes)
+
+    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    cuts = [
+        [rows[a:b] for a, b in pairwise([0, *inner, len(rows)])]
+        for size in range(len(rows))
+        for inner in combinations(range(1, len(rows)), size)
+    ]
+    assert cost(list(batches_by_length(lengths, new, budget))) == min(map(cost, cuts))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.preprocess import phones
+from stages.preprocess import personal, phones
 from stages.preprocess.personal import treat
 
 KINDS = ("key", "email", "iban", "card", "national_id", "ip", "phone")
@@ -59,6 +59,22 @@ def test_each_kind_is_masked_and_counted(kind):
     counts = {}
     assert treat(text, MASK, counts) == expected
     assert counts == {kind: 1}
+
+
+_PARTS = st.sampled_from(
+    [*"0123456789+-.:()/ \n\u2011ABXab", "IBAN", "ssn ", "tel ", "pan ", "card "]
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(_PARTS, max_size=40).map("".join), st.sampled_from(list(_labelled())))
+def test_no_number_is_missed_by_what_decides_where_numbers_are_looked_for(text, labelled):
+    """Also in the shortest number of each kind, and in what only looks like one."""
+    for each in (text, labelled[0], f"{labelled[0]}\n{text}"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(personal, "_NUMBER", re.compile(""))
+            everywhere = treat(each, MASK, {})
+        assert treat(each, MASK, {}) == everywhere
 
 
 def test_a_long_private_key_is_one_mask():

@@ -36,7 +36,9 @@ def score_and_answer(
         for group in batches_by_length(lengths, room, settings.micro_batch_tokens):
             rows = [questions[at].row for at in group]
             following = [row.input_ids[lengths[at] :] for at, row in zip(group, rows, strict=True)]
-            batch = Batch.align(model, [prompts[at] for at in group], following)
+            # What is shared predicts nothing that counts: it is read in one row for all.
+            unscored = max(0, min(min(row.supervised(), default=0) for row in rows) - 1)
+            batch = Batch.align(model, [prompts[at] for at in group], following, unscored)
             losses = _score(model, batch, rows)
             answers = writer.answer(batch)
             found |= dict(zip(group, zip(losses, answers, strict=True), strict=True))
@@ -49,8 +51,9 @@ def _score(model: PreTrainedModel, batch: Batch, rows: Sequence[Example]) -> lis
     """Read the prompts into the batch's cache, and the true answers into a copy of it."""
     read = batch.width - 1  # a prompt's last token predicts the answer's first
     losses = torch.zeros(len(rows), dtype=torch.float64)
-    if read:
-        _read(model, batch, rows, (0, read), batch.cache, losses)
+    batch.read_shared(model)
+    if read > batch.shared:
+        _read(model, batch, rows, (batch.shared, read), batch.cache, losses)
     _read(model, batch, rows, (read, batch.ids.shape[1] - 1), deepcopy(batch.cache), losses)
     return losses.tolist()
 

@@ -5,12 +5,19 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stages.preprocess.conversations import read_conversation
 from stages.preprocess.turns import Rejected, Turn
 
+CAPTURE = "capture.warc.gz"  # the pages of a source that was crawled, beside its rows
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
+
+
+def is_captured(row: dict[str, Any], folder: Path) -> bool:
+    """Whether a row stands for a page in the capture of its source's folder."""
+    return isinstance(row.get("warc_offset"), int) and (folder / CAPTURE).exists()
 
 
 @dataclass(frozen=True)

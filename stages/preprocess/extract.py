@@ -13,10 +13,9 @@ from bs4 import BeautifulSoup
 
 from finetune.web import decode_html, is_html, read_warc_record
 from stages.preprocess.content import element_text, main_text, main_title
-from stages.preprocess.documents import Rejected
+from stages.preprocess.documents import CAPTURE, Rejected
 from stages.preprocess.structured import find_thing, is_whole, thing_text, thing_title
 
-CAPTURE = "capture.warc.gz"
 MAX_PAGE_BYTES = 8_000_000
 MAX_TAGS = 60_000  # a parsed tag takes about 1 kB
 FAIR_SHARE = 0.25  # of the main text, that structured data or selectors must have to replace it
@@ -34,11 +33,6 @@ def check_selectors(selectors: dict[str, dict[str, str]]) -> None:
                 key = f"preprocess.selectors.{source}.{field}"
                 problem = str(error).splitlines()[0]
                 raise ValueError(f"{key} is {selector!r}, which is no CSS: {problem}") from None
-
-
-def is_captured(row: dict[str, Any], folder: Path) -> bool:
-    """Whether a row stands for a page in the capture of its source's folder."""
-    return isinstance(row.get("warc_offset"), int) and (folder / CAPTURE).exists()
 
 
 def extract_row(row: dict[str, Any], folder: Path, selectors: dict[str, str]) -> dict[str, Any]:

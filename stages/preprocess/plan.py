@@ -14,10 +14,15 @@ from finetune.records import read_group, row_groups
 from finetune.text.prompts import make_words
 from stages.preprocess.collect import Collect, collect
 from stages.preprocess.custom import load_steps
-from stages.preprocess.documents import Template, check_columns, parse_documents, parse_template
+from stages.preprocess.documents import (
+    Template,
+    check_columns,
+    is_captured,
+    parse_documents,
+    parse_template,
+)
 from stages.preprocess.documents import root as root_of
 from stages.preprocess.examples import Examples, index_examples
-from stages.preprocess.extract import check_selectors, is_captured
 from stages.preprocess.leaks import write_leaks
 from stages.preprocess.shards import Shards, index_shards
 from stages.preprocess.steps import Source
@@ -48,7 +53,10 @@ def make_examples(
 def read_source(params: Params, name: str, raw: Path) -> Source:
     """What params say about a source. Raises ValueError for a template that is none, a column that
     no row has, and a step that cannot be one."""
-    check_selectors(params.preprocess.selectors)
+    if params.preprocess.selectors:
+        from stages.preprocess.extract import check_selectors  # as in steps.read_page
+
+        check_selectors(params.preprocess.selectors)
     entry = params.documents[name]
     templates = parse_documents(entry.templates(), name)
     extra = {

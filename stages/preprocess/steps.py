@@ -15,8 +15,7 @@ from typing import Any
 from finetune.params import Preprocess
 from stages.preprocess import custom, identity
 from stages.preprocess.clean import normalise
-from stages.preprocess.documents import Template, build_document
-from stages.preprocess.extract import extract_row, is_captured
+from stages.preprocess.documents import Template, build_document, is_captured
 from stages.preprocess.personal import treat
 from stages.preprocess.turns import Rejected, Turn
 
@@ -99,6 +98,9 @@ def take_license(document: Document) -> Document:
 def read_page(source: Source, document: Document) -> Document:
     """The columns of the page that a row of a capture stands for."""
     if is_captured(document.row, source.folder):
+        # Here, because its libraries are a sixth of the start of a run without pages.
+        from stages.preprocess.extract import extract_row
+
         selectors = source.settings.selectors.get(source.name, {})
         document.row = extract_row(document.row, source.folder, selectors)
     return document
