@@ -2,7 +2,7 @@
 
     dvc repro && python -m bench.generate
     python -m bench.train --make --shape 7b --model /dev/shm/7b
-    python -m bench.generate --random /dev/shm/7b --rows 500      # the law preset, on a GPU
+    python -m bench.generate --random /dev/shm/7b --rows 116 --all # the law preset, on a GPU
     git show HEAD~1:finetune/generation.py >/tmp/before.py
     python -m bench.generate --before /tmp/before.py
 
@@ -10,7 +10,8 @@ One process loads the model once and lets every kind answer the same test questi
 and again (A B C A B C ...), so that what else the machine does meets all of them alike. Greedy, and
 at most `evaluate.max_new_tokens`, for all. `plain` pads batches of as many questions as they come;
 `plain, grouped` has the very batches of this project; `one at a time`, which is slow, answers a
-part of them. As many questions are asked as fit into `--minutes`, by the warm-up's speed.
+part of them. As many questions are asked as fit into `--minutes`, by the warm-up's speed, which is
+low where the first questions wait for a capture: `--all` asks them all.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from stages.evaluate.questions import read_questions
 
 WARMUP = 4  # questions, before anything is measured
 SINGLE_SHARE = 4  # of so many questions one is asked alone
+SINGLE_OF_ALL = 2  # questions asked alone with --all
 Answers = tuple[int, int]  # tokens written without end tokens, answers that ended by themselves
 
 
@@ -97,6 +99,7 @@ def _parse() -> argparse.Namespace:
     add("--packed", action="store_true", help="with --random: weights in 4 bits, not unpacked")
     add("--rows", type=int, default=100, help="questions (default: 100)")
     add("--minutes", type=float, default=4.5, help="of measuring, about (default: 4.5)")
+    add("--all", action="store_true", help="ask all questions, whatever time it takes")
     add("--grouped", action="store_true", help="measure generate on this project's batches too")
     add("--repeats", type=int, default=3, help="whose median counts (default: 3)")
     add("--before", type=Path, help="another finetune/generation.py to measure beside")
@@ -164,6 +167,9 @@ def _counts(
         share = SINGLE_SHARE if name == "one at a time" else 1
         part = setting.part(max(1, WARMUP // share))
         seconds += _time(answer, part)["s"] / len(part.prompts) / share
+    if options.all:
+        every = dict.fromkeys(kinds, len(setting.prompts))
+        return every | {"one at a time": min(SINGLE_OF_ALL, len(setting.prompts))}
     fit = int(60 * options.minutes / options.repeats / seconds)
     rows = max(1, min(len(setting.prompts), fit))
     single = max(1, rows // SINGLE_SHARE)
