@@ -392,6 +392,7 @@ def test_an_address_is_told_without_user_password_and_folders(address, shown):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_a_whole_run_has_its_evidence_and_the_export_its_card(clean):
     clean.run(sys.executable, "-m", "tools.evidence", HF_TOKEN=SECRET)
     said = clean.run(sys.executable, "-m", "tools.evidence", "--verify")
@@ -402,6 +403,7 @@ def test_a_whole_run_has_its_evidence_and_the_export_its_card(clean):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_a_tag_releases_the_adapter_to_whoever_reads_the_repository(clean, tmp_path):
     clean.run("gto", "register", "adapter", "--version", "v1.0.0")
     clean.run("gto", "assign", "adapter", "--version", "v1.0.0", "--stage", "production")

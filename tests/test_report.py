@@ -162,6 +162,7 @@ def _browse(page: Path, scheme: str) -> tuple[str, list[str]]:
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
+@pytest.mark.extended
 def test_a_failing_gate_fails_the_run_and_keeps_page_and_metrics(clean: Repository):
     clean.set("evaluate.gate", ["loss < 0", "rows > 0"])
     command = ["dvc", "exp", "run", "-n", "strict"]
