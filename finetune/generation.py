@@ -140,12 +140,12 @@ class Batch:
             shared = min(most, len(commonprefix([list(each) for each in prompts])))
         width, room = max(map(len, prompts)), max(map(len, following))
         ids, mask = torch.full((2, len(prompts), width + room), PAD).unbind()
+        ids[:, :shared] = torch.tensor(prompts[0][:shared], dtype=torch.int64)
+        mask[:, :shared] = 1
         for row, (prompt, rest) in enumerate(zip(prompts, following, strict=True)):
-            ends = width - len(prompt) + shared, width + len(rest)
-            for columns, tokens in ((slice(shared), prompt[:shared]),
-                                    (slice(*ends), [*prompt[shared:], *rest])):  # fmt: skip
-                ids[row, columns] = torch.tensor(tokens, dtype=torch.int64)
-                mask[row, columns] = 1
+            columns = slice(width - len(prompt) + shared, width + len(rest))
+            ids[row, columns] = torch.tensor([*prompt[shared:], *rest])
+            mask[row, columns] = 1
         device = model.get_input_embeddings().weight.device
         return cls(ids.to(device), mask.to(device), width, shared, cache)
 

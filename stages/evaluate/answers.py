@@ -37,7 +37,7 @@ def score_and_answer(
             rows = [questions[at].row for at in group]
             following = [row.input_ids[lengths[at] :] for at, row in zip(group, rows, strict=True)]
             # What is shared predicts nothing that counts: it is read in one row for all.
-            unscored = max(0, min(min(row.supervised(), default=0) for row in rows) - 1)
+            unscored = max(0, min(int(row.spans[0]) for row in rows) - 1)
             batch = Batch.align(model, [prompts[at] for at in group], following, unscored)
             losses = _score(model, batch, rows)
             answers = writer.answer(batch)

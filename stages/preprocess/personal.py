@@ -17,10 +17,13 @@ _EMAIL = re.compile(
     r"(?<![\w.+%-])(?:[\w.]{1,32}')?[^\W_][\w.+%-]{0,63}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])"
 )
 # In every number below, and in few other texts, so that most are gone through once: five digits
-# with no more than marks and a letter between them, or what IP addresses and India's PAN have.
+# with no more than marks and a letter between them, or the least that the others have.
 _NUMBER = re.compile(
-    r"\d(?:(?:[^\w\n]{0,3}[A-Za-z]?\d){4}|\.\d{1,3}\.\d|[0-9A-Fa-f]{3}:[0-9A-Fa-f:]"
-    r"|\d{3}(?<=[A-Z]{5}\d{4})[A-Z])"
+    r"\d(?:(?:[^\w\n]{0,3}[A-Za-z]?\d){4}"
+    r"|\.\d{1,3}\.\d|[0-9A-Fa-f]{3}:[0-9A-Fa-f:]"  # IP addresses
+    r"|\d(?<=\b[A-Za-z]{2}\d\d)(?:[ -]?[A-Za-z0-9]){11}"  # IBANs, whose account may be letters
+    r"|\d{3}(?<=[A-Z]{5}\d{4})[A-Z]"  # India's PAN
+    r"|\) ?\d\d)"  # telephones, of four digits in a few regions
 )
 
 
