@@ -38,6 +38,9 @@ RUNS = {
     "own-law-64-float8-launched": _own(
         "law", 64, matmul="float8", micro_batch_tokens=8192, captured=False
     ),
+    "own-law-64-float8-captured": _own(
+        "law", 64, matmul="float8", micro_batch_tokens=8192, captured=True
+    ),
     # 64 for each of two, four or eight processes.
     "own-law-128-float8": _own("law", 128, matmul="float8", micro_batch_tokens=8192),
     "own-law-256-float8": _own("law", 256, matmul="float8", micro_batch_tokens=8192),

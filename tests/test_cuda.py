@@ -205,10 +205,14 @@ def run_stage(furnish):
     """A function that runs the train stage in a folder, on the GPU, and returns its losses."""
 
     def run(folder: Path, at: str = "", **changes: object) -> dict[int, float]:
-        compute = {"device": "cuda", "dtype": "bfloat16", "num_threads": None}
-        changes = {"quantization__dequantize": True} | changes
+        changes = {
+            "compute__device": "cuda",
+            "compute__dtype": "bfloat16",
+            "quantization__dequantize": True,
+            "train__logging_steps": 1,
+        } | changes
         if not (folder / "params.yaml").exists():
-            furnish(folder, compute=compute, train__logging_steps=1, **changes)
+            furnish(folder, **changes)
         code, log = sessions.train(folder, at=at)
         if at:
             return {}

@@ -49,7 +49,7 @@ from stages.train.store import Store
 # Below this share of supervised tokens the last layer's feed-forward part is cut down.
 FEW = 0.5
 # A pass over more tokens than this keeps the device busy for longer than launching it takes.
-LARGEST_CAPTURED, LARGEST_CAPTURED_FLOAT8 = 6144, 10240
+LARGEST_CAPTURED = 6144
 # Captured passes keep their memory, beside what evaluation and a first pass take.
 ROOM_FOR_GRAPHS = 1.2
 MEMORY = "memory.json"  # how the run was held in memory, beside its checkpoints
@@ -157,8 +157,8 @@ def _captures_pay(plan: Plan, memory: Memory) -> bool:
     """Where passes are small and memory is plenty. Several processes exchange gradients between."""
     mean = min(plan.lengths.mean() * plan.share, plan.budget)
     plenty = bool(memory.available) and ROOM_FOR_GRAPHS * memory.estimated < memory.available
-    largest = LARGEST_CAPTURED_FLOAT8 if memory.float8 else LARGEST_CAPTURED
-    return plenty and plan.processes == 1 and mean <= largest and not _is_stacked(plan)
+    small = mean <= LARGEST_CAPTURED
+    return plenty and plan.processes == 1 and small and not _is_stacked(plan)
 
 
 def _is_stacked(plan: Plan) -> bool:

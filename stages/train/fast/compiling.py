@@ -4,6 +4,7 @@ import time
 
 import torch
 from peft import PeftModel
+from torch import nn
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 
 from finetune.flat.heads import LossHead, find_head
@@ -47,9 +48,19 @@ def compile_layers(model: PeftModel) -> None:
     # DDP would have a graph cut at its buckets. A layer is smaller than a bucket, and the cut fails
     # where a graph returns a number.
     torch._dynamo.config.optimize_ddp = False
-    model.get_base_model().enable_input_require_grads()
+    # Numbers such as the norms' epsilon are part of the code. As inputs of a graph they end a first
+    # attempt to compile it, and everything is traced, and half of it compiled, a second time.
+    torch._dynamo.config.specialize_float = True
+    embeddings = model.get_base_model().get_input_embeddings()
+    embeddings.register_forward_hook(_ask_for_gradient)
     for layer in layers_of(model):
         layer.forward = torch.compile(layer.forward, dynamic=True)
     head = find_head(model)
     if isinstance(head, LossHead):
         head.compile()
+
+
+def _ask_for_gradient(embeddings: nn.Module, args: object, output: torch.Tensor) -> None:
+    """In training alone: in evaluation the first layer would be a graph of its own for it."""
+    if torch.is_grad_enabled():
+        output.requires_grad_(True)
