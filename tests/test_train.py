@@ -17,7 +17,7 @@ from finetune.model.load import add_lora, load_base
 from finetune.params import load
 from finetune.text.tokens import TokenRows
 from stages.train.adapter import WEIGHTS, check_trained, read_weights, write_adapter
-from stages.train.checks import check
+from stages.train.checks import check, start_reports
 from stages.train.evaluation import evaluation_batches, measure
 from stages.train.settings import training_arguments
 from stages.train.steps import Steps, make_plan
@@ -525,6 +525,15 @@ def test_what_cannot_work_is_refused_before_weights_are_loaded(
     monkeypatch.setattr("stages.train.checks.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=message):
         _check(**changes)
+
+
+def test_a_report_that_cannot_begin_is_one_line(workspace, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    params = load()
+    params = replace(params, train=replace(params.train, report_to=["wandb"]))
+    with pytest.raises(ValueError, match="report_to has wandb, .*WANDB_API_KEY invalid.*offline"):
+        start_reports(params)
 
 
 def test_target_modules_that_the_model_lacks_are_refused_with_those_it_has(workspace, write_params):

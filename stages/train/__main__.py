@@ -22,7 +22,7 @@ from finetune.text.tokens import TokenRows
 from stages.cost import keep_cost
 from stages.train.adapter import count_parameters
 from stages.train.callbacks import forget_lost_best, is_exhausted
-from stages.train.checks import check
+from stages.train.checks import check, start_reports
 from stages.train.cost import Meter, describe_cost, read_cost
 from stages.train.curves import write_curves
 from stages.train.fingerprint import describe_run
@@ -56,6 +56,8 @@ def main() -> None:
         meter = Meter(plan, args.device, read_cost(store.folder / "cost.json"))
         state = read_state(start, plan, params)
         if not is_finished(state, params):
+            if is_main():
+                start_reports(params)
             state = train(paths, params, (rows, validation), plan, store, args, meter, start)
     if is_main():
         write_outputs(paths, params, plan, store, state)

@@ -46,6 +46,26 @@ def check(params: Params, base: Path, plan: Plan, validation: TokenRows) -> None
         raise ValueError(f"train.init_adapter is {adapter}: there is no {WEIGHTS} in it")
 
 
+def start_reports(params: Params) -> None:
+    """Begin the run at Weights & Biases, where params.yaml asks for it; Trainer then reports to it.
+
+    Here, because Trainer would begin it after the weights are loaded. Raises ValueError where the
+    key is missing or wrong, or the server does not answer.
+    """
+    if "wandb" not in params.train.report_to:
+        return
+    import wandb
+
+    try:
+        wandb.init(project=os.environ.get("WANDB_PROJECT", "huggingface"), name=params.name)
+    except Exception as error:  # of many kinds, not all of them wandb's own
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"train.report_to has wandb, which cannot begin: {reason} Set WANDB_API_KEY, or "
+            "WANDB_MODE=offline to send later (`wandb sync`), or take wandb out"
+        ) from None
+
+
 def _check_names(params: Params) -> None:
     train = params.train
     for key, value, known in (

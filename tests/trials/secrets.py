@@ -18,6 +18,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,7 +50,7 @@ def main() -> None:
         hub.repositories["datasets", NAME].gated = True
         parts = (Path(folder, "weights"), hub, commit)
         trials: dict[str, Callable[[Path], str]] = {"search": search_finds}
-        trials |= {each.__name__: partial(each, *parts) for each in (failing, whole)}
+        trials |= {each.__name__: partial(each, *parts) for each in (failing, whole, reporting)}
         run_trials(trials, arguments.names)
 
 
@@ -114,6 +115,21 @@ def whole(weights: Path, hub: hub_server.Hub, commit: str, folder: Path) -> str:
     wait_for(partial(is_idle, repository), 900)
     failed.append("Success" not in repository.run("dvc", "queue", "status"))
     return f"a command failed: {failed}" if any(failed) else report(repository, folder)
+
+
+def reporting(weights: Path, hub: hub_server.Hub, commit: str, folder: Path) -> str:
+    """Runs that report to Weights & Biases: a server that is not there, and a folder."""
+    if find_spec("wandb") is None:
+        return "there is no wandb: pip install it for this trial"
+    repository = prepare(folder, weights, hub, commit)
+    repository.set("train.report_to", ["wandb"])
+    repository.plain |= {"WANDB_BASE_URL": "http://127.0.0.1:9"}
+    refused = say(repository, "dvc", "repro")
+    repository.plain |= {"WANDB_MODE": "offline"}
+    reported = say(repository, "dvc", "repro")
+    if not refused or reported or not list(repository.folder.glob("wandb/offline-run-*/*.wandb")):
+        return f"exit codes {refused} (not 0) and {reported} (0), or nothing was reported"
+    return report(repository, folder)
 
 
 def is_idle(repository: Repository) -> bool:
