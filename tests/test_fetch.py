@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pypdf
 import pytest
 import zstandard
+from docx.oxml import parse_xml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pypdf.generic import DictionaryObject, NameObject, StreamObject
@@ -111,6 +112,7 @@ BROKEN = {
     "open list": ("a.json", b'[{"a": 1},\n{"a": "2', "not valid JSON: Unterminated .* line 2"),
     "no comma": ("a.json", b'[{"a": 1} {"a": 2}]', "',' expected at line 1"),
     "number for a row": ("a.jsonl", b"1\n", "a.jsonl:1 is a int, not an object"),
+    "fraction for a row": ("a.jsonl", b"1.10\n", "a.jsonl:1 is a float, not an object"),
     "empty object": ("a.jsonl", b"{}\n", "a.jsonl:1 is an empty object"),
     "key twice": ("a.jsonl", b'{"a": 1, "a": 2}\n', "a.jsonl:1 .* the key 'a' occurs twice"),
     "deep": ("a.jsonl", b'{"a":' + b"[" * 99_999 + b"\n", "a.jsonl:1 is nested too deeply"),
@@ -329,6 +331,77 @@ def test_a_word_file_gives_headings_paragraphs_and_tables():
     assert read("d/n.docx", file.getvalue())[0] == [row]
 
 
+WORD = (
+    'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+)
+BOX = "<w:txbxContent><w:p><w:r><w:t>boxed</w:t></w:r></w:p></w:txbxContent>"
+
+
+def _run(text):
+    return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+
+def _word_text(*blocks):
+    """The text of a Word file of these blocks, given as XML."""
+    document, file = docx.Document(), io.BytesIO()
+    for block in blocks:
+        added = parse_xml(block.replace(">", f" {WORD}>", 1))
+        document.element.body.insert_element_before(added, "w:sectPr")
+    document.save(file)
+    return read("a.docx", file.getvalue())[0][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("xml", "text"),
+    [
+        (f"<w:ins>{_run('NOT ')}</w:ins>", "NOT "),
+        ("<w:del><w:r><w:delText>OLD </w:delText><w:br/></w:r></w:del>", ""),
+        (f"<w:moveFrom>{_run('away ')}</w:moveFrom>", ""),
+        (f"<w:moveTo>{_run('here ')}</w:moveTo>", "here "),
+        (f"<w:sdt><w:sdtPr/><w:sdtContent>{_run('Ann ')}</w:sdtContent></w:sdt>", "Ann "),
+        ("<w:sdt><w:sdtPr><w:showingPlcHdr/></w:sdtPr><w:sdtContent>"
+         f"{_run('Click here to enter text.')}</w:sdtContent></w:sdt>", ""),
+        (f'<w:fldSimple w:instr="REF x">{_run("Section 4 ")}</w:fldSimple>', "Section 4 "),
+        (f"<w:r><w:instrText>PAGE</w:instrText></w:r>{_run('7 ')}", "7 "),
+        (f"<w:smartTag>{_run('Paris ')}</w:smartTag>", "Paris "),
+        ("<m:oMath><m:r><m:t>E=m</m:t></m:r><m:sSup><m:e><m:r><m:t>c</m:t></m:r></m:e>"
+         "<m:sup><m:r><m:t>2</m:t></m:r></m:sup></m:sSup></m:oMath>", "E=mc^2"),
+        ("<m:oMath><m:f><m:num><m:r><m:t>a+b</m:t></m:r></m:num><m:den><m:r><m:t>2</m:t></m:r>"
+         "</m:den></m:f></m:oMath>", "(a+b)/2"),
+        ("<w:r><w:t>co</w:t><w:noBreakHyphen/><w:t>op</w:t><w:tab/><w:br/></w:r>", "co-op\t\n"),
+        ("<w:r><w:footnoteReference/></w:r>", ""),
+        ("<w:r><mc:AlternateContent><mc:Choice>" + BOX + "</mc:Choice><mc:Fallback>" + BOX
+         + "</mc:Fallback></mc:AlternateContent></w:r>", "\nboxed\n"),
+    ],
+)  # fmt: skip
+def test_a_word_paragraph_reads_as_with_all_changes_accepted(xml, text):
+    paragraph = f"<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr>{_run('It is ')}{xml}{_run('so')}"
+    assert _word_text(paragraph + "</w:p>") == f"It is {text}so"
+
+
+def test_a_word_file_keeps_the_blocks_of_a_content_control_but_no_table_of_contents():
+    block = f"<w:sdtContent><w:p>{_run('Within 56 days.')}</w:p></w:sdtContent></w:sdt>"
+    contents = (
+        '<w:sdt><w:sdtPr><w:docPartObj><w:docPartGallery w:val="Table of Contents"/></w:docPartObj>'
+        f"</w:sdtPr><w:sdtContent><w:p>{_run('Notice 4')}</w:p></w:sdtContent></w:sdt>"
+    )
+    assert _word_text("<w:sdt>" + block, contents) == "Within 56 days."
+
+
+def test_a_word_table_has_a_merged_cell_once_and_the_table_within_a_cell():
+    document, file = docx.Document(), io.BytesIO()
+    table = document.add_table(rows=3, cols=2)
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "both columns"
+    table.cell(1, 0).merge(table.cell(2, 0)).text = "both rows"
+    table.cell(1, 1).add_table(1, 1).cell(0, 0).text = "inner"
+    table.cell(2, 1).text = "c"
+    document.save(file)
+    text = read("a.docx", file.getvalue())[0][0]["text"]
+    assert text == "both columns\nboth rows | inner\n | c"
+
+
 def test_a_pdf_gives_its_text_and_a_scan_names_the_remedy():
     file = io.BytesIO()
     writer = pypdf.PdfWriter()
@@ -434,6 +507,115 @@ def test_columns_of_any_type_become_json():
             "category": "a",
         }
     ]
+
+
+WRITTEN = '{"a": 1.10, "b": [0.00001, {"c": 1E5}], "d": 12345678901234567.25, "e": 1.5, "f": true}'
+
+
+@pytest.mark.parametrize("form", ["a.jsonl", "a.json", "list.json"])
+def test_numbers_of_json_are_kept_as_they_are_written(form, tmp_path):
+    text = f"[{WRITTEN}]" if form == "list.json" else WRITTEN
+    (tmp_path / form).write_text(text, encoding="utf-8")
+    assert fetch(tmp_path, "files", source(form))[0] == 0
+    [found] = rows(tmp_path)
+    written = {"a": "1.10", "b": ["0.00001", {"c": "1E5"}], "d": "12345678901234567.25"}
+    assert found.row == {**written, "e": 1.5, "f": True}
+
+
+def test_a_number_beyond_all_floats_is_still_none():
+    assert read("a.jsonl", b'{"a": 1e999}\n')[0] == [{"a": None}]
+
+
+@pytest.mark.parametrize("column", ["tools", "functions", "tool_calls", "function_call"])
+def test_numbers_in_tools_and_their_calls_stay_numbers(column):
+    value = f'{{"{column}": [{{"arguments": {{"price": 1.10, "of": [1e5]}}}}]}}'
+    expected = {column: [{"arguments": {"price": 1.1, "of": [1e5]}}]}
+    found = read("a.jsonl", f'{value}\n{{"messages": [{value}]}}\n'.encode())[0]
+    assert found == [expected, {"messages": [expected]}]
+    assert type(found[0][column][0]["arguments"]["price"]) is float
+
+
+SINGLE = pa.float32()
+NARROW = {
+    "single": pa.array([4.99, None], SINGLE),
+    "half": pa.array([2.1, 0.5], pa.float16()),
+    "list": pa.array([[4.99, None], None], pa.list_(SINGLE)),
+    "pair": pa.array([[4.99, 0.1], None], pa.list_(SINGLE, 2)),
+    "in": pa.array(
+        [{"n": 1, "x": [{"y": 4.99}]}, None],
+        pa.struct({"n": pa.int64(), "x": pa.list_(pa.struct({"y": SINGLE}))}),
+    ),
+    "map": pa.array([[("k", 4.99)], None], pa.map_(pa.string(), SINGLE)),
+    "category": pa.array([4.99, None], SINGLE).dictionary_encode(),
+    "double": pa.array([4.989999771118164, 1e-5], pa.float64()),
+}
+SHORTEST = [
+    {
+        "single": 4.99,
+        "half": 2.1,
+        "list": [4.99, None],
+        "pair": [4.99, 0.1],
+        "in": {"n": 1, "x": [{"y": 4.99}]},
+        "map": [["k", 4.99]],
+        "category": 4.99,
+        "double": 4.989999771118164,
+    },
+    {**dict.fromkeys(NARROW), "half": 0.5, "double": 1e-5},
+]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "feather", "arrow"])
+def test_numbers_of_16_and_32_bits_have_the_digits_that_were_written(suffix):
+    columns, file = dict(NARROW), io.BytesIO()
+    if suffix == "arrow":  # Parquet has no such types
+        tensors = pa.array([[4.99, 0.1], None], pa.list_(SINGLE, 2))
+        columns["tensor"] = pa.ExtensionArray.from_storage(
+            pa.fixed_shape_tensor(SINGLE, (2,)), tensors
+        )
+        kinds = pa.array([0, 1], pa.int8()), [pa.array([0.5]), pa.array([7])]
+        columns["union"] = pa.UnionArray.from_dense(
+            kinds[0], pa.array([0, 0], pa.int32()), kinds[1]
+        )
+        with pa.ipc.new_file(file, pa.table(columns).schema) as writer:
+            writer.write_table(pa.table(columns))
+    elif suffix == "feather":
+        pyarrow.feather.write_feather(pa.table(columns), file)
+    found = read(f"a.{suffix}", file.getvalue() or parquet(pa.table(columns)))[0]
+    more = [{"tensor": [4.99, 0.1], "union": 0.5}, {"tensor": None, "union": 7}]
+    more = more if suffix == "arrow" else [{}, {}]
+    assert found == [each | extra for each, extra in zip(SHORTEST, more, strict=True)]
+
+
+def test_truth_values_of_a_workbook_are_written_as_in_json(tmp_path):
+    path = tmp_path / "a.xlsx"
+    table = pd.DataFrame({"mixed": [True, "True", 1.5], "pure": [True, False, True]})
+    table.to_excel(path, index=False)
+    found = read("a.xlsx", path.read_bytes())[0]
+    assert [each["mixed"] for each in found] == ["true", "True", "1.5"]
+    assert [each["pure"] for each in found] == ["true", "false", "true"]
+
+
+def called(name, arguments, properties):
+    """A row whose conversation calls a tool."""
+    function = {"name": name, "arguments": arguments}
+    tool = {"name": name, "parameters": {"type": "object", "properties": properties}}
+    said = [{"content": None, "tool_calls": [{"function": function}], "function_call": function}]
+    return {"messages": said, "tools": [tool], "extra": {name: None, "at": 1}}
+
+
+def test_tools_and_calls_of_parquet_have_no_keys_of_other_rows():
+    one = called("weather", {"city": "Rome"}, {"city": {"enum": ["Rome", None]}})
+    two = called("add", {"a": 1, "in": {"b": 2}}, {"a": {"type": "integer"}})
+    found = read("a.parquet", parquet(pa.Table.from_pylist([one, two])))[0]
+    for row, expected in zip(found, [one, two], strict=True):
+        assert row["tools"] == expected["tools"]
+        assert row["messages"] == expected["messages"]
+        assert row["extra"] == {"weather": None, "add": None, "at": 1} | expected["extra"]
+
+
+def test_a_null_that_json_writes_into_a_call_stays():
+    row = called("weather", {"city": None}, {"city": {"default": None}})
+    assert read("a.jsonl", json.dumps(row).encode())[0] == [row]
 
 
 def test_a_parquet_value_that_cannot_be_read_is_named_by_its_rows():

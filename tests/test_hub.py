@@ -80,6 +80,25 @@ def test_columns_are_chosen_and_rows_filtered_and_counted(hub, get, tmp_path):
     assert manifest(tmp_path)["counts"] == {"rows": 1, "filtered out": 2}
 
 
+@pytest.mark.parametrize(
+    ("column", "pattern"), [("price", "1.1"), ("price", r"^1\.10$"), ("flag", "^true$")]
+)
+def test_a_filter_sees_numbers_and_truth_values_as_json_writes_them(
+    hub, get, tmp_path, column, pattern
+):
+    data = b'{"price": 1.10, "flag": true}\n{"price": 2.50, "flag": false}\n'
+    assert get(hub.commit("datasets", NAME, {"a.jsonl": data}), filter={column: pattern})[0] == 0
+    assert [raw.row for raw in rows(tmp_path)] == [{"price": "1.10", "flag": True}]
+
+
+def test_a_filter_finds_the_digits_of_a_narrow_number(hub, get, tmp_path):
+    table, file = pa.table({"price": pa.array([4.99, 4.5], pa.float32())}), io.BytesIO()
+    pq.write_table(table, file)
+    commit = hub.commit("datasets", NAME, {"a.parquet": file.getvalue()})
+    assert get(commit, files={"all": "*.parquet"}, filter={"price": r"^4\.99$"})[0] == 0
+    assert [raw.row for raw in rows(tmp_path)] == [{"price": 4.99}]
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are(hub, get):
     commit = hub.commit("datasets", NAME, {"a.jsonl": lines("a")})
     assert_one_clear_error(*get(commit, columns=["txt"]), "a.jsonl:1", "'txt'", "text, n")

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -23,6 +24,7 @@ MAX_JSON_BYTES = 256 << 20  # an object is read whole, and needs about eight tim
 MAX_DEPTH = 100  # the same on every Python: what its own parser takes differs
 SUFFIXES = {".jsonl", ".ndjson"}
 _BLANK = re.compile(r"\s*")
+CALLS = {"tools", "functions", "tool_calls", "function_call"}  # what is trained on as JSON
 
 
 def read_json(stream: Text, name: str) -> Iterator[Record]:
@@ -182,15 +184,36 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
         raise ValueError(
             f"the key {first_twice(key for key, _ in items)!r} occurs twice in one object"
         )
+    for key in CALLS & row.keys():
+        row[key] = _with_numbers(row[key])
     return row
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+class _Written(str):
+    """A number that Python would write otherwise, as it stands in the file: 1.10 and 1E5."""
+
+
+def _number(text: str) -> float | _Written:
+    """A number; its text where only that keeps how it is written, since a row is kept as JSON."""
+    number = float(text)
+    return number if repr(number) == text or not math.isfinite(number) else _Written(text)
+
+
+def _with_numbers(value: Any) -> Any:
+    """A value whose numbers are numbers: as text, they would be quoted in a call of a tool."""
+    if isinstance(value, _Written):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _with_numbers(each) for key, each in value.items()}
+    return [_with_numbers(each) for each in value] if isinstance(value, list) else value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number)
 
 
 def _row(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
-        kind = "an empty object" if value == {} else f"a {type(value).__name__}"
+        kind = "an empty object" if value == {} else f"a {type(_with_numbers(value)).__name__}"
         raise ValueError(f"{where} is {kind}, not an object with a value for each column")
     _check_depth(value, where)
     return value

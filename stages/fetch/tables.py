@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.fetch.json_rows import CALLS
 from stages.fetch.streams import (
     BOM,
     MAX_RECORD_BYTES,
@@ -31,6 +33,7 @@ SEPARATORS = (",", ";", "\t", "|")
 MAX_SHEET_BYTES = 64 << 20  # a spreadsheet is read whole, and unpacks to some twenty times its size
 QUOTED = {"doublequote": True, "escapechar": None}
 ESCAPED = {"doublequote": True, "escapechar": "\\"}
+NARROW = {pa.float16(): np.float16, pa.float32(): np.float32}
 
 
 def read_csv(stream: Text, name: str, repairs: Counter[str], usual: str = ",") -> Iterator[Record]:
@@ -149,14 +152,19 @@ def read_sheets(stream: BinaryIO, name: str) -> Iterator[Record]:
 
     data = read_whole(stream, name, MAX_SHEET_BYTES, "save it as CSV or Parquet")
     try:
-        as_text = {"header": None, "dtype": str, "keep_default_na": False, "engine": "calamine"}
+        as_text = {"header": None, "dtype": object, "keep_default_na": False, "engine": "calamine"}
         sheets = pd.read_excel(io.BytesIO(data), sheet_name=None, **as_text)
     except Exception as error:  # the parser's own kinds, one for each way of being broken
         raise ValueError(f"{name} is no whole workbook without a password: {error}") from None
     for sheet, table in sheets.items():
-        rows = ([str(value) for value in values] for values in table.itertuples(index=False))
+        rows = (list(map(_cell, values)) for values in table.itertuples(index=False))
         numbered = ((n, values) for n, values in enumerate(rows, start=1) if any(values))
         yield from _records(numbered, f"{name}:{sheet}", "", f":{sheet}")
+
+
+def _cell(value: Any) -> str:
+    """A cell as text; a truth value as JSON has it, so that it is one word in every format."""
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def read_parquet(file: BinaryIO, name: str, columns: tuple[str, ...] = ()) -> Iterator[Record]:
@@ -201,10 +209,53 @@ def _arrow_records(batches: Iterator[pa.RecordBatch], name: str) -> Iterator[Rec
         except (ValueError, OverflowError) as error:  # text that is not UTF-8, the year 200,000
             where = f"rows {done + 1} to {done + len(batch)}"
             raise ValueError(f"{name}: one of {where} cannot be read: {error}") from None
+        narrow = {each.name: each.type for each in batch.schema if _is_narrow(each.type)}
         for number, values in enumerate(rows, start=done + 1):
+            values |= {key: _shortest(values[key], kind) for key, kind in narrow.items()}
             row = {key: plain(value, name, key) for key, value in values.items()}
             yield Record.of(row, f":{number}")
         done += len(batch)
+
+
+def _is_narrow(kind: pa.DataType) -> bool:
+    """Whether a type is, or holds, numbers of 16 or 32 bits."""
+    return _unwrapped(kind) in NARROW or any(map(_is_narrow, _fields(kind)))
+
+
+def _shortest(value: Any, kind: pa.DataType) -> Any:
+    """A value whose narrow numbers are what they were written as: 4.99, not 4.989999771118164.
+
+    That is the number with the shortest text among those that are the same in its width.
+    """
+    if value is None:
+        return None
+    if width := NARROW.get(_unwrapped(kind)):
+        return float(str(width(value)))
+    fields = _fields(kind)
+    if isinstance(value, dict) and fields:
+        parts = zip(value.items(), fields, strict=True)
+        return {key: _shortest(each, field) for (key, each), field in parts}
+    if isinstance(value, tuple) and fields:  # an entry of a map
+        return tuple(map(_shortest, value, fields))
+    if isinstance(value, list) and fields:
+        return [_shortest(each, fields[0]) for each in value]
+    return value
+
+
+def _fields(kind: pa.DataType) -> list[pa.DataType]:
+    """The types inside of a type; of a union none, because a value does not say which it is of."""
+    kind = _unwrapped(kind)
+    if pa.types.is_union(kind):
+        return []
+    return [kind.field(number).type for number in range(kind.num_fields)]
+
+
+def _unwrapped(kind: pa.DataType) -> pa.DataType:
+    """The type of the values themselves, however they are packed or named."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _unwrapped(kind.storage_type)
+    packed = isinstance(kind, pa.DictionaryType | pa.RunEndEncodedType)
+    return _unwrapped(kind.value_type) if packed else kind
 
 
 def _check_names(names: list[str], wanted: tuple[str, ...], name: str) -> None:
@@ -218,11 +269,18 @@ def _check_names(names: list[str], wanted: tuple[str, ...], name: str) -> None:
 
 
 def plain(value: Any, name: str, column: str) -> Any:
-    """A value that JSON can hold: dates as ISO 8601, decimals as text, bytes as UTF-8 or base64."""
+    """A value that JSON can hold: dates as ISO 8601, decimals as text, bytes as UTF-8 or base64.
+
+    Tools and calls of them are without nulls: a struct has every key that any row has, so that a
+    call of one tool would be learnt with the arguments of all others.
+    """
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, dict):
-        return {str(key): plain(each, name, column) for key, each in value.items()}
+        parts = {str(key): plain(each, name, f"{column}.{key}") for key, each in value.items()}
+        if CALLS.isdisjoint(column.split(".")):
+            return parts
+        return {key: each for key, each in parts.items() if each is not None}
     if isinstance(value, list | tuple):
         return [plain(each, name, column) for each in value]
     if isinstance(value, datetime.date | datetime.time):
