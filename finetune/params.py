@@ -256,7 +256,7 @@ class Lora:
     """
 
     r: Positive
-    alpha: Annotated[float, Field(gt=0)]
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     target_modules: Text | list[Text]
     bias: Literal["none", "all", "lora_only"]
@@ -272,7 +272,7 @@ class Train:
     """The optimisation, by Trainer's names, and how it fits into memory."""
 
     max_steps: Positive | None
-    num_train_epochs: Annotated[float, Field(gt=0)] | None
+    num_train_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     per_device_train_batch_size: Positive
     gradient_accumulation_steps: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1)]
@@ -548,12 +548,19 @@ def _lora(params: Params) -> list[str]:
             found.append(
                 f"lora.{name} is {value!r}: write [{value}], or an expression for whole names"
             )
+    if lora.target_modules == []:
+        found.append("lora.target_modules is []: write all-linear, or name modules")
     if lora.init_lora_weights == "orthogonal" and lora.r % 2:
         found.append(f"lora.r is {lora.r}: init_lora_weights orthogonal needs an even one")
     if lora.modules_to_save and "gguf-adapter" in params.export.kinds:
         found.append(
             f"export.kinds has gguf-adapter, which cannot hold lora.modules_to_save "
             f"{lora.modules_to_save}: export gguf or merged"
+        )
+    if "gguf-adapter" in params.export.kinds and (lora.use_dora or lora.bias != "none"):
+        found.append(
+            f"export.kinds has gguf-adapter, which cannot hold lora.use_dora {lora.use_dora} or "
+            f"lora.bias {lora.bias}: export gguf or merged"
         )
     return found
 

@@ -301,3 +301,18 @@ def test_a_target_that_cannot_work_is_named_at_once(
     write_params(tmp_path, lora__target_modules=["q_proj", target])
     with pytest.raises(ValueError, match=f"lora.target_modules has {target}, {message}"):
         check_base(folder, load(tmp_path / "params.yaml"))
+
+
+def test_an_adapter_on_a_head_that_is_the_embedding_too_is_refused_at_once(
+    folder, write_params, tmp_path
+):
+    tied = tmp_path / "tied"
+    shutil.copytree(folder, tied)
+    config = json.loads((tied / "config.json").read_text(encoding="utf-8"))
+    config["tie_word_embeddings"] = True
+    (tied / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    write_params(tmp_path, lora__target_modules=["q_proj", "lm_head"])
+    params = load(tmp_path / "params.yaml")
+    check_base(folder, params)
+    with pytest.raises(ValueError, match="has lm_head, the head, whose weight is the embedding's"):
+        check_base(tied, params)

@@ -11,7 +11,10 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from stages.export.gguf_file import check_architecture
+from finetune.params import load
+from stages.export.gguf_file import check_architecture, in_order, splitter
+from stages.export.scoring import check_gap
+from stages.export.writing import Form
 from tests import hub_server
 from tools.export import main
 
@@ -84,6 +87,52 @@ def test_an_export_that_lost_the_tuning_fails(adapter, monkeypatch):
 def test_gguf_of_another_architecture_is_refused_before_anything_is_merged():
     with pytest.raises(ValueError, match="GGUF is written for llama, mistral only, not for qwen3"):
         check_architecture({"model_type": "qwen3"})
+
+
+def test_few_answers_that_are_the_adapters_are_told(caplog, tmp_path, write_params):
+    write_params(tmp_path)
+    form, params = Form("gguf", tmp_path / "gguf", tmp_path), load(tmp_path / "params.yaml")
+    check_gap(form, {"gap": {}, "same_answers": 0.9}, params)
+    assert not caplog.messages
+    check_gap(form, {"gap": {}, "same_answers": 0.4}, params)
+    assert "only 40% of the answers of" in caplog.text
+
+
+def test_biases_of_query_and_key_are_reordered_as_their_weights_are():
+    config = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    for name, rows in (("q_proj", 16), ("k_proj", 8), ("v_proj", 8)):
+        values = torch.arange(rows)
+        weight = in_order(f"model.layers.0.self_attn.{name}.weight", values[:, None], config)
+        bias = in_order(f"model.layers.0.self_attn.{name}.bias", values, config)
+        assert torch.equal(weight[:, 0], bias)
+        assert torch.equal(bias, values) == (name == "v_proj")
+
+
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    [
+        (LEVEL, "gpt-2"),
+        ({"type": "Sequence", "pretokenizers": [DIGITS, LEVEL]}, "smollm"),
+        (LEVEL | {"use_regex": False}, None),
+        (LEVEL | {"add_prefix_space": True}, None),
+        ({"type": "Sequence", "pretokenizers": [{"type": "Punctuation"}, DIGITS, LEVEL]}, None),
+        (
+            {"type": "Sequence", "pretokenizers": [DIGITS | {"individual_digits": False}, LEVEL]},
+            None,
+        ),
+    ],
+)
+def test_a_splitting_of_texts_that_llama_cpp_lacks_is_refused(tmp_path, rules, name):
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": rules}), encoding="utf-8")
+    if name:
+        assert splitter(tmp_path) == name
+        return
+    with pytest.raises(ValueError, match="llama.cpp has no tokenizer that splits"):
+        splitter(tmp_path)
 
 
 @pytest.fixture

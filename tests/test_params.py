@@ -103,6 +103,7 @@ def test_a_misspelt_key_is_answered_with_the_right_one(problems):
     [
         ({"train.warmup_steps": 400}, "train.warmup_steps is 400, not below max_steps"),
         ({"train.num_train_epochs": 1}, "set exactly one"),
+        ({"train.num_train_epochs": float("inf")}, "train.num_train_epochs is inf"),
         ({"train.max_steps": None}, "set exactly one"),
         ({"train.eval_steps": 1000}, "the run would never be evaluated"),
         ({"train.save_steps": 7}, "must be a multiple of the other"),
@@ -116,6 +117,12 @@ def test_a_misspelt_key_is_answered_with_the_right_one(problems):
         ({"train.compile": True}, "compute.device is cpu"),
         ({"evaluate.checkpoint": "newest"}, "evaluate.checkpoint is 'newest'"),
         ({"lora.r": 0}, "lora.r is 0"),
+        ({"lora.alpha": float("inf")}, "lora.alpha is inf"),
+        ({"lora.target_modules": []}, "lora.target_modules is []: write all-linear"),
+        (
+            {"export.kinds": ["gguf-adapter"], "lora.bias": "all"},
+            "gguf-adapter, which cannot hold lora.use_dora False or lora.bias all",
+        ),
         ({"lora.dropout": 1.0}, "lora.dropout is 1.0"),
         ({"seed": True}, "seed is True"),
         ({"model.source": "hub"}, "a hub model needs a 40-digit commit"),

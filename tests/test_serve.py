@@ -54,6 +54,14 @@ def test_the_models_are_the_runs_and_the_base(served):
         served.client.models.retrieve("other")
 
 
+def test_trained_biases_leave_no_base_to_ask(served, monkeypatch):
+    monkeypatch.setattr(served.assistant.model.active_peft_config, "bias", "all")
+    assert Service(served.assistant, 8).names == ["tiny"]
+    asked = served.assistant.speaking(base=True)
+    with pytest.raises(ValueError, match="for the base alone use --base-only"), asked:
+        pass
+
+
 @pytest.mark.parametrize("model", ["tiny", "base"])
 def test_an_answer_is_that_of_generate_whole_and_in_a_stream(served, model):
     prompt = render(served.assistant, QUESTION)
@@ -129,6 +137,8 @@ def test_a_seed_and_a_stop_are_those_of_the_request(served):
         ({"logprobs": True}, 400, "logprobs", "logprobs is not supported"),
         ({"tools": [{"type": "function", "function": {"name": "a"}}]}, 400, "tools", "not supp"),
         ({"stop": ["a"] * 5}, 400, "stop", "at most 4"),
+        ({"extra_body": {"ignore_eos": True}}, 400, "ignore_eos", "not supported: leave it out"),
+        ({"extra_body": {"guided_json": {}}}, 400, "guided_json", "not supported: leave it out"),
     ],
 )
 def test_a_request_that_cannot_be_done_is_an_error_in_openais_form(
@@ -145,6 +155,8 @@ def test_what_is_no_request_is_refused_before_anything_is_run(served):
     assert post(served, path, b"{")[0] == post(served, path, b"[]")[0] == 400
     assert post(served, path, b"[" * 100_000)[0] == 400
     assert post(served, "/v1/embeddings", body)[0] == 404
+    half = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "a\ud83d"}]})
+    assert post(served, path, half)[0] == 400
     # A page in a browser can send no JSON unasked, nor a name that is not its own.
     assert post(served, path, body, {"Content-Type": "text/plain"})[0] == 415
     assert post(served, path, body, JSON | {"Host": "evil.example:80"})[0] == 403

@@ -304,6 +304,22 @@ def test_an_adapter_can_be_started_from(tmp_path, furnish, finished):
     assert _metrics(tmp_path)["eval_loss_first"] == _metrics(finished)["eval_loss"]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lora__alpha": 64.0}, "trained with lora.alpha 16.0; params.yaml has 64.0"),
+        ({"lora__use_rslora": True}, "trained with lora.use_rslora False; params.yaml has True"),
+    ],
+)
+def test_an_adapter_that_would_count_otherwise_is_not_started_from(
+    tmp_path, furnish, finished, change, message
+):
+    adapter = finished / "models/adapter"
+    furnish(tmp_path, **DROPOUT, train__init_adapter=str(adapter), train__max_steps=4, **change)
+    code, log = sessions.train(tmp_path)
+    assert code == 1 and message in log and "Traceback" not in log
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_checkpoint(tmp_path, furnish):
     furnish(tmp_path, train__learning_rate=1.0, train__max_grad_norm=0.0, train__warmup_steps=1)
     code, log = sessions.train(tmp_path, at="POISON token_nll 12")

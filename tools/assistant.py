@@ -50,6 +50,12 @@ class Assistant:
         config = self.model.config.get_text_config()
         return getattr(config, "max_position_embeddings", None)
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the base answers as it was: trained biases stay when the adapter is off."""
+        adapted = isinstance(self.model, PeftModel)
+        return not adapted or self.model.active_peft_config.bias == "none"
+
     def check_room(self, prompt: Sequence[int], max_new_tokens: int) -> None:
         """Raise ValueError where prompt and answer could be longer than the model's context."""
         if self.context is not None and len(prompt) + max_new_tokens > self.context:
@@ -63,6 +69,11 @@ class Assistant:
         """The model in evaluation mode; without its adapter where the `base` is asked."""
         prepare(self.model)
         off = base and isinstance(self.model, PeftModel)
+        if base and not self.has_base:
+            raise ValueError(
+                "the adapter has trained the base's biases (lora.bias), which it cannot put back: "
+                "for the base alone use --base-only"
+            )
         with self.model.disable_adapter() if off else nullcontext():
             yield self.model
 

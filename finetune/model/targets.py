@@ -33,6 +33,12 @@ def check_targets(model: nn.Module, lora: Lora) -> None:
             raise ValueError(
                 f"lora.target_modules has {target}, which is no linear layer ({kind}): {known}"
             )
+        if is_tied(model) and any(each is model.get_output_embeddings() for each in named):
+            raise ValueError(
+                f"lora.target_modules has {target}, the head, whose weight is the embedding's too: "
+                "merged, the two would differ, and files for other programs hold one. Leave it "
+                "out, or train both whole (lora.modules_to_save)"
+            )
 
 
 def _check_saved(model: nn.Module, lora: Lora) -> None:

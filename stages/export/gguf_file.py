@@ -41,7 +41,7 @@ def write_model(folder: Path, path: Path, name: str, kind: str) -> None:
     for tensor_name, tensor in _tensors(folder):
         if tensor_name == "lm_head.weight" and config.get("tie_word_embeddings"):
             continue
-        values = _in_order(tensor_name, tensor, config).float().numpy()
+        values = in_order(tensor_name, tensor, config).float().numpy()
         quantised, type_ = _pack(values, TYPES[kind][0])
         writer.add_tensor(_name(tensor_name, config), quantised, raw_dtype=type_)
     _finish(writer, partial, path)
@@ -73,7 +73,7 @@ def write_adapter(folder: Path, base: Path, path: Path, name: str) -> None:
             module, _, matrix = key.removeprefix("base_model.model.").partition(".lora_")
             tensor = file.get_tensor(key).float()
             if matrix.startswith("B"):
-                tensor = _in_order(f"{module}.weight", tensor, config)
+                tensor = in_order(f"{module}.weight", tensor, config)
             name_ = f"{_name(f'{module}.weight', config)}.lora_{matrix[0].lower()}"
             writer.add_tensor(name_, tensor.contiguous().numpy().astype(np.float32))
     _finish(writer, partial, path)
@@ -128,7 +128,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: dict[str, Any]
         writer.add_token_scores(_scores(folder, tokens))
     else:
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(_splitter(folder))
+        writer.add_tokenizer_pre(splitter(folder))
         merges = model["merges"]
         writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
     writer.add_token_list(tokens)
@@ -157,19 +157,23 @@ def _token_type(number: int, piece: str, pieces: dict[int, str], added: dict[int
     return gguf.TokenType.NORMAL
 
 
-def _splitter(folder: Path) -> str:
+def splitter(folder: Path) -> str:
     """llama.cpp's name for how a byte-level tokenizer splits a text before merging."""
-    rules = json.dumps(_read(folder / "tokenizer.json").get("pre_tokenizer") or {})
+    found = _read(folder / "tokenizer.json").get("pre_tokenizer") or {}
+    rules = json.dumps(found)
     if r"\\p{N}{1,3}" in rules:
         return "llama-bpe"
     if r"\\p{Lu}" in rules and r"\\p{N}" in rules:
         return "tekken"
     if r"\\p{N}" in rules:
         return "qwen2"
-    if '"Digits"' in rules:
-        return "smollm"
-    if '"Split"' not in rules and '"ByteLevel"' in rules:
-        return "gpt-2"
+    *first, last = found.get("pretokenizers", [found])
+    words = last.get("type") == "ByteLevel" and last.get("use_regex", True)
+    if words and not last.get("add_prefix_space"):
+        if not first:
+            return "gpt-2"
+        if [(each["type"], each.get("individual_digits")) for each in first] == [("Digits", True)]:
+            return "smollm"
     raise ValueError(f"{folder}: llama.cpp has no tokenizer that splits a text as this one does")
 
 
@@ -191,16 +195,16 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, file.get_tensor(name)
 
 
-def _in_order(name: str, tensor: torch.Tensor, config: dict[str, Any]) -> torch.Tensor:
+def in_order(name: str, tensor: torch.Tensor, config: dict[str, Any]) -> torch.Tensor:
     """Rows of query and key with the two halves that are rotated together next to each other."""
     heads = config["num_attention_heads"]
-    if name.endswith("k_proj.weight"):
+    layer = name.rpartition(".")[0]  # its weight and its bias alike
+    if layer.endswith("k_proj"):
         heads = config.get("num_key_value_heads") or heads
-    elif not name.endswith("q_proj.weight"):
+    elif not layer.endswith("q_proj"):
         return tensor
-    rows, columns = tensor.shape
-    halves = tensor.reshape(heads, 2, rows // heads // 2, columns)
-    return halves.transpose(1, 2).reshape(rows, columns)
+    halves = tensor.reshape(heads, 2, len(tensor) // heads // 2, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
 
 
 def _pack(

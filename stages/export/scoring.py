@@ -12,6 +12,8 @@ from stages.evaluate.predictions import Prediction
 from stages.evaluate.questions import Question, read_questions
 from stages.export.writing import Form
 
+FEW_THE_SAME = 0.5  # of the answers: below, rounding is no explanation
+
 log = logging.getLogger(__name__)
 
 
@@ -56,7 +58,16 @@ def score(form: Form, params: Params, test: Path, rows: int) -> dict[str, Any]:
 
 
 def check_gap(form: Form, metrics: dict[str, Any], params: Params) -> None:
-    """Raises ValueError where the form has lost more than export.max_loss_gap of the tuning."""
+    """Raises ValueError where the form has lost more than export.max_loss_gap of the tuning.
+
+    Of GGUF no loss is known; few answers that are the adapter's are a warning.
+    """
+    same = metrics.get("same_answers")
+    if "loss" not in metrics["gap"] and same is not None and same < FEW_THE_SAME:
+        log.warning(
+            f"warning: only {same:.0%} of the answers of {form.folder} are the adapter's: compare "
+            "their scores, and ask it a few questions before it is used"
+        )
     gap, limit = metrics["gap"].get("loss"), params.export.max_loss_gap
     if gap is not None and gap["value"] > limit:
         raise ValueError(

@@ -1,5 +1,6 @@
 """What can be known to fail before any weights are loaded."""
 
+import json
 import logging
 import os
 from importlib.util import find_spec
@@ -13,12 +14,13 @@ from transformers.training_args import OptimizerNames
 
 from finetune.model.memory import skeleton
 from finetune.model.targets import check_targets
-from finetune.params import Params
+from finetune.params import Lora, Params
 from finetune.text.tokens import TokenRows
-from stages.train.adapter import WEIGHTS
+from stages.train.adapter import CONFIG, WEIGHTS
 from stages.train.steps import Plan
 
 MANY_EPOCHS = 100
+_FORM = ("use_rslora", "use_dora")  # of an adapter
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +43,30 @@ def check(params: Params, base: Path, plan: Plan, validation: TokenRows) -> None
         )
     _check_metric(params.train.metric_for_best_model, validation)
     check_targets(skeleton(base), params.lora)
-    adapter = params.train.init_adapter
-    if adapter and not (Path(adapter) / WEIGHTS).is_file():
-        raise ValueError(f"train.init_adapter is {adapter}: there is no {WEIGHTS} in it")
+    if params.train.init_adapter:
+        _check_first_adapter(Path(params.train.init_adapter), params.lora, base)
+
+
+def _check_first_adapter(folder: Path, lora: Lora, base: Path) -> None:
+    """What shapes do not show: its weights count as they did only with the same scale and form."""
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise ValueError(f"train.init_adapter is {folder}: there is no {name} in it")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    for theirs, ours in (("r", "r"), ("lora_alpha", "alpha"), *((n, n) for n in _FORM)):
+        was, now = config.get(theirs), getattr(lora, ours)
+        if (was or False) != (now or False):
+            raise ValueError(
+                f"train.init_adapter is {folder}, trained with lora.{ours} {was}; params.yaml has "
+                f"{now}: set it to {was}, or leave train.init_adapter empty"
+            )
+    model = json.loads((base / "manifest.json").read_text(encoding="utf-8"))["model"]
+    named = config.get("base_model_name_or_path")
+    if named and named != model["name"]:
+        log.warning(
+            f"warning: train.init_adapter is {folder}, trained on {named}; the base here is "
+            f"{model['name']}"
+        )
 
 
 def start_reports(params: Params) -> None:

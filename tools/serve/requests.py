@@ -29,6 +29,27 @@ NEUTRAL = {
     "suffix": ("",),
     "min_p": (0,),
     "repetition_penalty": (1,),
+    # vLLM's and SGLang's.
+    "length_penalty": (1,),
+    "use_beam_search": (False,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "prompt_logprobs": (0,),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "structured_outputs": (),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "documents": ([],),
 }
 
 
@@ -54,14 +75,21 @@ def _as_list(value: Any) -> Any:
 def _joined(value: Any) -> Any:
     """The text of a turn's content, which may come in parts."""
     if not isinstance(value, list):
-        return value
+        return _whole(value)
     for part in value:
         if not isinstance(part, dict) or part.get("type") != "text":
             raise ValueError("only parts of type text can be read")
-    return "".join(str(part.get("text", "")) for part in value)
+    return _whole("".join(str(part.get("text", "")) for part in value))
 
 
-Text = Annotated[str, Field(min_length=1)]
+def _whole(value: Any) -> Any:
+    """Refuse half a character: JSON can hold a lone surrogate, no tokenizer can."""
+    if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):
+        raise ValueError("half a character (a surrogate alone): send whole ones")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_whole), Field(min_length=1)]
 
 
 class Turn(BaseModel):
@@ -117,7 +145,7 @@ class ChatRequest(Request):
 class CompletionRequest(Request):
     """POST /v1/completions: a text, or its token ids, as they are."""
 
-    prompt: str | list[int]
+    prompt: Annotated[str | list[int], BeforeValidator(_whole)]
 
 
 Kind = TypeVar("Kind", bound=Request)

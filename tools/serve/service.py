@@ -15,11 +15,13 @@ BASE = "base"
 
 
 class Service:
-    """One model under two names: that of the run with the adapter, and `base` without it."""
+    """One model under two names: that of the run with the adapter, and `base` without it, where
+    that is what it was."""
 
     def __init__(self, assistant: Assistant, max_new_tokens: int) -> None:
         name = assistant.settings.get("name", "adapter")
-        self.names = [name if name != BASE else "adapter", BASE]
+        self.names = [name if name != BASE else "adapter"]
+        self.names += [BASE] if assistant.has_base else []
         self.created = int(time.time())
         self._assistant, self._max_new_tokens = assistant, max_new_tokens
         self._turn = threading.Lock()
