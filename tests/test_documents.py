@@ -43,6 +43,8 @@ def assistant(text, **more):
         ('{"{odd}"} {{b}}', {"{odd}": "named"}, "named {b}"),
         ("{instruction}\n\n{input}", {"instruction": "Do."}, "Do.\n\n"),
         ("{input}", {}, ""),
+        ("{a} {b} {c}", {"a": True, "b": False, "c": [True, 1, "x"]}, "true false true\n1\nx"),
+        ("{price}", {"price": "1.10"}, "1.10"),
     ],
 )
 def test_a_template_reads_what_it_names(template, row, text):
@@ -95,6 +97,18 @@ def test_a_message_that_says_so_is_not_learnt(key, value):
     assert [turn.more.get("train", True) for turn in turns] == [True, False, True, True]
 
 
+@pytest.mark.parametrize(("value", "learnt"), [("1.00", True), ("0.00", False), ("1e0", True)])
+def test_a_weight_may_have_any_number_of_digits(value, learnt):
+    turns = talk(user("a"), assistant("b"), user("c"), assistant("d", weight=value))
+    assert turns[-1].more.get("train", True) is learnt
+
+
+@pytest.mark.parametrize("value", ["some", [1], float("nan")])
+def test_a_weight_that_is_no_number_is_refused(value):
+    with pytest.raises(Rejected, match="weight_is_not_0_or_1"):
+        talk(user("a"), assistant("b", weight=value))
+
+
 def test_a_weight_in_between_is_refused():
     with pytest.raises(Rejected, match="weight_is_not_0_or_1"):
         talk(user("a"), assistant("b", weight=0.5))
@@ -127,6 +141,37 @@ def test_sharegpts_calls_of_functions_are_calls_of_tools():
     assert turns[0].more["tools"] == [
         {"type": "function", "function": {"name": "look", "parameters": {}}}
     ]
+
+
+@pytest.mark.parametrize("text", [None, "Let me look."])
+@pytest.mark.parametrize("encode", [json.dumps, lambda call: call])
+def test_openais_older_call_of_a_function_is_a_call_of_a_tool(text, encode):
+    result = {"role": "function", "name": "look", "content": "sunny"}
+    asked = assistant(text, function_call=encode(CALL["function"]), tool_calls=None)
+    turns = talk(user("a"), asked, result, assistant("b", function_call=None))
+    assert [turn[0] for turn in turns] == ["user", "assistant", "tool", "assistant"]
+    assert turns[1][1] == (text or "")
+    [call] = turns[1].more["tool_calls"]
+    assert call["function"] == {"name": "look", "arguments": {"at": "Rome"}}
+    assert turns[2].more == {"name": "look"} and turns[3].more == {}
+
+
+def test_a_call_that_is_written_both_ways_is_one_call():
+    asked = assistant(None, tool_calls=[CALL], function_call=CALL["function"])
+    result = {"role": "tool", "content": "sunny"}
+    calls = talk(user("a"), asked, result, assistant("b"))[1].more["tool_calls"]
+    assert [call["id"] for call in calls] == ["c1"]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_what_was_thought_before_an_answer_has_many_names(key):
+    [_, answer] = talk(user("a"), assistant("b", **{key: "why"}))
+    assert answer == ("assistant", "b") and answer.more == {"reasoning_content": "why"}
+
+
+def test_a_thought_that_is_no_text_refuses_the_row():
+    with pytest.raises(Rejected, match="reasoning_is_no_text"):
+        talk(user("a"), assistant("b", thinking={"steps": 2}))
 
 
 @pytest.mark.parametrize("names", [("developer", "Human", "model"), ("system", "USER", "bot")])

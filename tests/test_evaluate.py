@@ -262,6 +262,11 @@ def test_labels_have_accuracy_macro_f1_and_a_table_of_confusions():
     ]
 
 
+def test_an_answer_that_is_no_label_is_told_from_a_label_named_other():
+    found = confusion(_labelled([("other", "other"), ("other", "perhaps")]))
+    assert [each["answer"] for each in found] == ["(other)", "other"]
+
+
 def test_macro_f1_has_a_paired_interval():
     wrong = _labelled([(reference, "no") for reference, _ in PAIRS])
     diff = compare(wrong, _labelled(PAIRS), **DRAWS)["diff"]

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from stages.preprocess.extract import (
     extract,
     extract_row,
 )
+from stages.preprocess.structured import thing_text
 
 RECIPE = {
     "@context": "https://schema.org",
@@ -200,6 +202,117 @@ def test_no_word_is_lost_within_a_sentence(tag):
     sentence = f"<p>It takes <{tag}>forty minutes</{tag}> until the crust is brown and crisp.</p>"
     page = f"<main><h1>Pie</h1>{sentence}<p>Serve it hot, with a salad of leaves.</p></main>"
     assert "It takes forty minutes until the crust" in extract(page, {})["text"]
+
+
+def _within_an_article(html):
+    """What the main text has for some HTML."""
+    start, end = "It starts with a sentence of some length.", "It ends with another one of them."
+    text = extract(f"<main><p>{start}</p>{html}<p>{end}</p></main>", {})["text"]
+    return text.removeprefix(start).removesuffix(end).strip()
+
+
+FORMULA = "<mi>E</mi><mo>=</mo><mi>m</mi><msup><mi>c</mi><mn>2</mn></msup>"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("10<sup>6</sup> km and 10<sup>-6</sup>", "10^6 km and 10^-6"),
+        ("5 m<sup>2</sup> or <i>x</i><sup>n+1</sup>", "5 m^2 or x^(n+1)"),
+        ("the 1<sup>st</sup> and M<sup>me</sup>", "the 1st and Mme"),
+        ("Acme<sup>TM</sup> of <sup>14</sup>C", "AcmeTM of 14C"),
+        ("1<sup>1</sup>/<sub>2</sub> or <sup>3</sup>/<sub>4</sub>", "1 1/2 or 3/4"),
+        ("3<sup>1/2</sup> cups of H<sub>2</sub>O", "3 1/2 cups of H2O"),
+        ("since 2010<sup>[3]</sup>", "since 2010[3]"),
+        ('since 2010<sup class="noteref">3</sup>', "since 20103"),
+        ("<table><tr><td>CO<sub>2</sub><td>m<sup>2</sup></table>", "CO2 | m^2"),
+        ("2010</p><p><sup>1</sup> Smith", "2010\n\n1 Smith"),
+        (f'Of <math alttext="E=mc^2">{FORMULA}</math> J', "Of E=mc^2 J"),
+        (f'Of <math>{FORMULA}<annotation encoding="application/x-tex">E</annotation></math> J',
+         "Of E J"),
+        (f"Of <math><!-- x -->{FORMULA}</math> J", "Of E=mc^2 J"),
+        ('Of <span style="display: none;"><math alttext="{\\displaystyle x}"></math></span> J',
+         "Of x J"),
+        ('Of <span class="MathJax_Preview">[x]</span><script type="math/tex">c<d</script> J',
+         "Of c<d J"),
+        ('<script type="math/tex; mode=display">c+d</script> it is', "c+d it is"),
+    ],
+)  # fmt: skip
+def test_powers_fractions_and_formulas_of_a_page_are_readable(html, text):
+    assert _within_an_article(f"<p>{html}</p>") == text
+
+
+def test_a_heading_and_a_selector_spell_out_what_they_have():
+    page = "<main><h1>CO<sub>2</sub></h1><b>5 m<sup>2</sup></b><p>Some text of it.</p></main>"
+    columns = extract(page, {"size": "b"})
+    assert (columns["title"], columns["size"]) == ("CO2", "5 m^2")
+
+
+def test_a_list_counts_as_its_page_says():
+    items = "<li><p>five</p></li><li>six<ol start=3><li>in</li></ol></li><li value=9>nine</li>"
+    page = f"<ol start=5>{items}<li>ten</li></ol><ul><li value=3>u</li></ul>"
+    text = "5. five\n6. six\n  3. in\n9. nine\n10. ten\n\n- u"
+    assert _within_an_article(page) == text
+    assert extract(f"<body>{page}</body>", {"text": "body"})["text"] == text
+
+
+def test_a_page_of_powers_takes_time_in_proportion_to_it():
+    page = "<main><p>" + "x<sup>2</sup> y<sub>2</sub> " * 10_000 + "</p></main>"
+    started = time.process_time()
+    assert extract(page, {})["text"].count("x^2 y2") == 10_000
+    assert time.process_time() - started < 20  # a search for each place takes minutes
+
+
+def _step(text):
+    thing = {"@type": "Recipe", "name": "Pasta", "recipeInstructions": [text]}
+    return extract(_json_ld(json.dumps(thing)), {})["text"].removeprefix("## Method\n\n1. ")
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ("Bake if x < 5 and y > 3.", "Bake if x < 5 and y > 3."),
+        ("keep at <5 C for > 2 h", "keep at <5 C for > 2 h"),
+        ("Ask <ann@example.com> <b class='x'>well</b><br/>", "Ask <ann@example.com> well"),
+        ("Mix<!-- <b>not</b> so --> it <o:p>well</o:p>.", "Mix it well."),
+        ("1<sup>1</sup>/<sub>2</sub> cups, <sup>1</sup>&frasl;<sub>4</sub>", "1 1/2 cups, 1⁄4"),
+        ("10<sup class=a>6</sup> or <i>x</i><sup>&minus;2</sup>", "10^6 or x^−2"),
+        ("1<sup>st</sup> of H<sub>2</sub>O<sup>[1]</sup>", "1st of H2O[1]"),
+    ],
+)
+def test_a_step_of_a_recipe_loses_its_tags_and_nothing_else(step, text):
+    assert _step(step) == text
+
+
+def test_a_recipe_in_microdata_has_fractions_too():
+    page = MICRODATA.replace("1 leek", "1<sup>1</sup>/<sub>2</sub> leeks")
+    assert "- 1 1/2 leeks\n" in extract(page, {})["text"]
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ("PT1.5H", "1 h 30 min"),
+        ("PT0,25H", "15 min"),
+        ("P0.5D", "12 h"),
+        ("PT90M", "90 min"),
+        ("P0DT0H30M0S", "30 min"),
+    ],
+)
+def test_a_duration_may_be_a_fraction(told, text):
+    thing = {"@type": "Recipe", "name": "Pasta", "totalTime": told}
+    assert extract(_json_ld(json.dumps(thing)), {})["text"] == f"Total time: {text}"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<!--", "<!-->", "<sup>", "<sup ", "<sup>1</sup>", "<sup>1</sup>/<sub>", "<a ", "</", "<!a"],
+)
+def test_no_text_of_a_recipe_takes_long(piece):
+    text = piece * (100_000 // len(piece) * 4)
+    started = time.process_time()
+    thing_text({"@type": "Recipe", "description": text})
+    assert time.process_time() - started < 10
 
 
 def test_a_product_block_does_not_replace_an_article():

@@ -2,10 +2,14 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from stages.evaluate.questions import read_questions
+from tests.chat_templates import make_tokenizer
 from tests.conftest import WORDS
 from tests.preparing import declare, run_stage, write_source
 
@@ -22,7 +26,7 @@ def prepare(tmp_path, monkeypatch, tiny_base, write_params):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
 
-    def run(rows, document=None, mode="completion", own=(), **changes):
+    def run(rows, document=None, mode="completion", own=(), base=tiny_base, **changes):
         write_source(tmp_path, "law", rows)
         limits = {"min_characters": 1, "max_length": 384, "max_truncated_share": 1.0}
         write_params(
@@ -33,7 +37,7 @@ def prepare(tmp_path, monkeypatch, tiny_base, write_params):
             preprocess__mode=mode,
             **{f"preprocess__{key}": value for key, value in {**limits, **changes}.items()},
         )
-        return run_stage(tiny_base)
+        return run_stage(base)
 
     return run
 
@@ -231,3 +235,116 @@ def test_documents_that_a_long_part_makes_alike_are_told_with_the_way_out(prepar
     [told] = [each for each in caplog.messages if "documents of law" in each]
     assert "of 12 documents of law resemble another one" in told
     assert "documents.law.instruction" in told
+
+
+CALLS = [
+    {"role": "user", "content": "weather in Rome?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"type": "function", "function": {"name": "look", "arguments": {"place": "Rome"}}}
+        ],
+    },
+]
+
+
+def dialogue(number, words, **more):
+    """Two questions with their answers, the second of so many words."""
+    return [
+        {"role": "user", "content": f"{said(number, 8)} {number}?"},
+        {"role": "assistant", "content": said(f"a{number}", 4)},
+        {"role": "user", "content": f"and {said(f'b{number}', 4)}?"},
+        {"role": "assistant", "content": said(f"c{number}", words), **more},
+    ]
+
+
+def asked_and_written(prepared):
+    """Of each test row: its reference, and what its last span says."""
+    tokenizer = AutoTokenizer.from_pretrained(prepared.base)
+    for each in read_questions(prepared.folder / "data/prepared/test", None):
+        start, end = each.row.spans[-2:]
+        ids = each.row.input_ids[start:end].tolist()
+        yield each.reference, tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [(4, {}), (400, {}), (4, {"weight": 0})],
+    ids=["all turns", "a last turn that does not fit", "a last turn that is not learnt"],
+)
+def test_the_reference_is_the_answer_that_is_asked_for(prepare, words, more):
+    rows = [{"messages": dialogue(number, words, **more)} for number in range(30)]
+    found = list(asked_and_written(prepare(rows, mode="chat")))
+    assert found
+    assert all(reference == written for reference, written in found)
+
+
+@pytest.fixture(scope="module")
+def base_with_tools(tiny_base, tmp_path_factory):
+    """A base whose template writes calls of tools, and takes earlier thinking out."""
+    base = tmp_path_factory.mktemp("tools") / "base"
+    shutil.copytree(tiny_base, base)
+    make_tokenizer("qwen-3").save_pretrained(base)
+    return base
+
+
+def call(number, place):
+    asked, calling = CALLS
+    function = {"name": "look", "arguments": {"place": place}}
+    return [
+        {**asked, "content": f"{said(number, 8)} {number}?"},
+        {**calling, "tool_calls": [{"type": "function", "function": function}]},
+    ]
+
+
+def test_the_reference_of_a_call_is_the_call(prepare, base_with_tools):
+    rows = [{"messages": call(number, said(f"p{number}", 2))} for number in range(30)]
+    found = list(asked_and_written(prepare(rows, mode="chat", base=base_with_tools)))
+    assert found
+    assert all(reference == written for reference, written in found)
+    assert all("look" in reference for reference, _ in found)
+
+
+def test_other_calls_are_no_copies(prepare, base_with_tools):
+    rows = [{"messages": call(number // 2, f"place{number}")} for number in range(40)]
+    prepared = prepare(rows, mode="chat", base=base_with_tools, near_duplicates=True)
+    assert prepared.metrics["dropped"] == {}
+
+
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "You are helpful."}]])
+def test_a_question_with_two_answers_is_in_one_split_with_a_system_turn_too(prepare, system):
+    rows = [
+        {"messages": [*system, *dialogue(number, 1)[:1], {"role": "assistant", "content": answer}]}
+        for number in range(60)
+        for answer in (said(f"x{number}", 4), said(f"y{number}", 4))
+    ]
+    found = places(prepare(rows, mode="chat", near_duplicates=False))
+    assert len(found) == 120
+    assert all(found[number] == found[number + 1] for number in range(0, 120, 2))
+
+
+def test_a_source_that_is_not_used_takes_no_row_from_one_that_is(
+    tmp_path, monkeypatch, tiny_base, write_params
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    for name, rows in (("aux", questions(40)), ("main", questions(60))):
+        write_source(tmp_path, name, rows)
+    write_params(
+        tmp_path,
+        data=declare(["aux", "main"]),
+        documents=dict.fromkeys(("aux", "main"), TEMPLATES["completion"]),
+        mixture={"aux": 0.0, "main": 1.0},
+        preprocess__min_characters=1,
+    )
+    assert run_stage(tiny_base).metrics["dropped"] == {"aux": {"duplicate": 40}}
+
+
+def test_a_label_is_masked_as_the_answer_is(prepare):
+    rows = [
+        {"body": f"{said(n, 12)} {n}?", "title": f"to me{n % 3}@example.org"} for n in range(60)
+    ]
+    prepared = prepare(rows, {"label": "{title}"}, emails="mask")
+    texts = (prepared.folder / "data/prepared/test/texts.jsonl").read_text(encoding="utf-8")
+    assert texts and "example.org" not in texts

@@ -122,7 +122,7 @@ def test_a_bad_row_is_one_counted_reject(prepare, row, reason):
 def test_numbers_and_lists_are_text_as_people_write_them(prepare):
     row = {"body": ["2 eggs", 500, True], "title": 7.5}
     turns = build_document(row, parse_documents({"prompt": "{body}", "answer": "{title}"}, "law"))
-    assert turns == [("user", "2 eggs\n500\nTrue"), ("assistant", "7.5")]
+    assert turns == [("user", "2 eggs\n500\ntrue"), ("assistant", "7.5")]
 
 
 @pytest.mark.parametrize(

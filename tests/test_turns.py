@@ -1,8 +1,15 @@
 """What is learnt of a conversation: the assistant's turns with their end tokens, nothing else."""
 
 import pytest
+from tokenizers import AddedToken
 
-from finetune.text.prompts import answer_ids, prompt_text, render_chat, render_prompts
+from finetune.text.prompts import (
+    answer_ids,
+    holds_special_token,
+    prompt_text,
+    render_chat,
+    render_prompts,
+)
 from finetune.text.templates import Words, stop_ids, without_thinking
 from tests.chat_templates import FAMILIES, make_tokenizer
 
@@ -154,3 +161,55 @@ def test_a_last_line_is_cut_only_where_it_does_not_fit_alone():
     tokenizer = make_tokenizer("chatml")
     [rendered] = render_prompts(tokenizer, BARE, ["Short.\n" + "long words here " * 40], [100])
     assert rendered.question.startswith("long words") and len(rendered.ids) <= 100
+
+
+def marked(**more):
+    """A tokenizer whose template ends a turn with a token of its own, and whose EOS is another."""
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|stop|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.eos_token, tokenizer.chat_template = "<|endoftext|>", template
+    tokenizer.add_tokens([AddedToken(t, **more) for t in ("<|user|>", "<|assistant|>")])
+    tokenizer.add_tokens([AddedToken("<|stop|>", special=False)])
+    return tokenizer
+
+
+def test_an_end_of_turn_that_is_added_but_not_special_ends_an_answer():
+    tokenizer = marked(special=True)
+    [answer] = answer_ids(tokenizer, BARE, ["aa"])
+    assert tokenizer.decode(answer) == "aa<|stop|>"
+    assert tokenizer.convert_tokens_to_ids("<|stop|>") in stop_ids(tokenizer)
+    assert holds_special_token(tokenizer, "a <|stop|> b")
+
+
+def test_blanks_that_a_special_token_takes_in_stop_nothing():
+    tokenizer = marked(special=True, rstrip=True)
+    prompt = render_prompts(tokenizer, BARE, ["code?"], [None])[0].ids
+    [answer] = answer_ids(tokenizer, BARE, ["    return x"])
+    assert tokenizer.decode(answer) == "return x<|stop|>"
+    [chat] = render_chat(
+        tokenizer,
+        BARE,
+        [{"role": "user", "content": "code?"}, {"role": "assistant", "content": "    return x"}],
+        500,
+    )
+    assert chat.ids == prompt + answer
+
+
+THOUGHT = [TURNS[0], {**TURNS[1], "reasoning_content": "BECAUSE"}]
+
+
+@pytest.mark.parametrize("family", ["chatml", "gemma", "llama-3"])
+def test_reasoning_is_refused_where_the_template_does_not_write_it(family):
+    tokenizer = make_tokenizer(family)
+    assert render_chat(tokenizer, BARE, THOUGHT, 500) == "template_without_reasoning"
+
+
+def test_reasoning_is_learnt_where_the_template_writes_it():
+    tokenizer = make_tokenizer("chatml")
+    written = "(m['reasoning_content'] or '') + m['content']"
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", written)
+    [chat] = render_chat(tokenizer, BARE, THOUGHT, 500)
+    assert learnt(tokenizer, chat) == ["BECAUSEA1 is\nlong<|im_end|>"]

@@ -23,6 +23,8 @@ from finetune.text.templates import (
     encode_at,
     end_tokens,
     special_ids,
+    stop_ids,
+    takes_reasoning,
     takes_system,
     takes_tools,
 )
@@ -41,12 +43,13 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation: its token ids, the flat [start, end) spans of the answers to learn, and
-    whether turns were left out at its end."""
+    """A conversation: its token ids, the flat [start, end) spans of the answers to learn, whether
+    turns were left out at its end, and which of its answers, learnt or not, it ends with."""
 
     ids: list[int]
     spans: list[int]
     cut: bool
+    answer: int
 
 
 def make_words(prompt: Prompt, document: Document) -> Words:
@@ -144,6 +147,8 @@ def render_chat(
     messages = with_instruction(tokenizer, words, messages)
     if (tools or any(_is_tool_turn(each) for each in messages)) and not takes_tools(tokenizer):
         return "template_without_tools"
+    if any(each.get("reasoning_content") for each in messages) and not takes_reasoning(tokenizer):
+        return "template_without_reasoning"
     if not any(_is_learnt(message) for message in messages):
         return "no_turn_to_learn"
     rendered = _render_turns(tokenizer, words, messages, max_tokens, tools)
@@ -285,10 +290,11 @@ def _render_turns(
     whole = apply_template(tokenizer, words, messages, answer_next=False, tools=tools)
     [(ids, offsets)] = encode_at(tokenizer, [whole])
     spans: list[int] = []
-    cut = False
+    cut, answer, last = False, -1, 0
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
+        answer += 1
         before = apply_template(tokenizer, words, messages[:number], answer_next=True, tools=tools)
         upto = apply_template(
             tokenizer, words, messages[: number + 1], answer_next=False, tools=tools
@@ -308,9 +314,10 @@ def _render_turns(
             break
         if _is_learnt(message):
             spans += [start, end + len(closing)]
+            last = answer
         if closing:
             ids = [*ids[:end], *closing]
-    return Chat(ids[: spans[-1]] if spans else [], spans, cut)
+    return Chat(ids[: spans[-1]] if spans else [], spans, cut, last)
 
 
 def _turn_end(
@@ -356,9 +363,10 @@ def _common(one: str, other: str) -> int:
 
 
 def _tokens_before(offsets: Offsets, characters: int, text: str) -> int:
-    """How many tokens stand before a place in the text; none may reach across it."""
+    """How many tokens stand before a place in the text; none may reach across it, but over the
+    blanks behind it, which some special tokens take in (Phi-3's)."""
     count = next((n for n, (start, _) in enumerate(offsets) if start >= characters), len(offsets))
-    if count and offsets[count - 1][1] > characters:
+    if count and text[characters : offsets[count - 1][1]].strip():
         raise ValueError(f"the tokenizer joins prompt and answer: {text[characters - 20 :][:40]!r}")
     return count
 
@@ -374,8 +382,10 @@ def _split_system(
 
 @lru_cache
 def _special_texts(tokenizer: Any) -> tuple[str, list[str]]:
-    """The special tokens' texts, and their first characters."""
-    texts = [str(each) for each in tokenizer.added_tokens_decoder.values() if each.special]
+    """The special tokens' texts, those of what ends an answer too, and their first characters."""
+    ends = stop_ids(tokenizer)
+    added = tokenizer.added_tokens_decoder.items()
+    texts = [str(each) for number, each in added if each.special or number in ends]
     return "".join({each[0] for each in texts}), texts
 
 

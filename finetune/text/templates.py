@@ -67,7 +67,11 @@ def without_thinking(text: str) -> str:
 @lru_cache
 def end_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
     """The first special token that the template puts behind an answer, within its turn; and the
-    one that begins a next question."""
+    one that begins a next question.
+
+    Any added token but a blank one will do: not every tokenizer says of its end tokens that they
+    are special, and what ends a turn is no part of the answer.
+    """
     words = Words("chat", None, "")
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     found: list[int | None] = []
@@ -76,8 +80,9 @@ def end_tokens(tokenizer: Any) -> tuple[int | None, int | None]:
         place = text.rfind(_ANSWER) + len(_ANSWER)
         [(ids, offsets)] = encode_at(tokenizer, [text])
         behind = zip(ids, offsets, strict=True)
-        specials = special_ids(tokenizer)
-        found.append(next((n for n, (at, _) in behind if at >= place and n in specials), None))
+        added = tokenizer.added_tokens_decoder
+        marks = {n for n, each in added.items() if each.special or each.content.strip()}
+        found.append(next((n for n, (at, _) in behind if at >= place and n in marks), None))
     own, following = found
     return own, following if own is None else None
 
@@ -105,6 +110,13 @@ def takes_tools(tokenizer: Any) -> bool:
     ]
     text = _tried(tokenizer, messages, [{"type": "function", "function": described}])
     return all(each in text for each in ("f5x_call", "f5x_argument", "f5x_result"))
+
+
+@lru_cache
+def takes_reasoning(tokenizer: Any) -> bool:
+    """Whether the chat template writes what the assistant thought before it answered."""
+    answer = {"role": "assistant", "content": _ANSWER, "reasoning_content": "f5x_thought"}
+    return "f5x_thought" in _tried(tokenizer, [{"role": "user", "content": "?"}, answer])
 
 
 @lru_cache

@@ -176,11 +176,13 @@ def trivial_scores(asked: Sequence[Prediction]) -> dict[str, float]:
 
 
 def confusion(predictions: Sequence[Prediction]) -> list[dict]:
-    """How often each label was answered with each; what is no label is `other`."""
+    """How often each label was answered with each; what is no label is `other`, or `(other)` where
+    that is one."""
     asked = [each for each in predictions if "accuracy" in each.scores]
     labels = {label(each.reference) for each in asked}
+    other = "(other)" if "other" in labels else "other"
     pairs = Counter(
-        (label(each.reference), answer if (answer := label(each.answer)) in labels else "other")
+        (label(each.reference), answer if (answer := label(each.answer)) in labels else other)
         for each in asked
     )
     return [

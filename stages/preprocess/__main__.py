@@ -19,7 +19,7 @@ from stages.preprocess import tokenise
 from stages.preprocess.audit import check_cut
 from stages.preprocess.duplicates import find_relations
 from stages.preprocess.examples import Examples
-from stages.preprocess.mixture import Share, choose, interleave, tell_uses
+from stages.preprocess.mixture import Share, choose, interleave, tell_uses, unused_sources
 from stages.preprocess.outputs import write_prepared
 from stages.preprocess.plan import fingerprint, make_examples, read_documents
 from stages.preprocess.rejected import check_rejected
@@ -42,7 +42,8 @@ def main() -> None:
     with open_work(fingerprint(params, paths.base, paths.raw), paths.workers) as work:
         shards = read_documents(work, params, paths.raw)
         check_rejected(params, count_by_source(shards))
-        verdicts = judge(params, shards, find_relations(work, shards, params.preprocess))
+        relations = find_relations(work, shards, params.preprocess, unused_sources(params))
+        verdicts = judge(params, shards, relations)
         leak = leak_share(params, shards, verdicts)
         tell_alike(shards, verdicts)
         examples = make_examples(work, params, paths.base, shards, verdicts.split)

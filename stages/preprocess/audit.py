@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from finetune.text.templates import stop_ids
 from stages.preprocess.pieces import Piece
 
 
 def audit(tokenizer: Any, pieces: Sequence[Piece], origin: str) -> None:
     """Raise ValueError where one document's examples would teach the wrong thing, and say which."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    ends = tokenizer.all_special_ids  # of the chat template's, or EOS
+    ends = {*tokenizer.all_special_ids, *stop_ids(tokenizer)}
     for example in pieces:
         ids, spans = example.input_ids, example.spans
         if not any(end > start for start, end in zip(spans[::2], spans[1::2], strict=True)):

@@ -15,6 +15,8 @@ from bs4.element import NavigableString, PreformattedString
 from lxml import etree, html
 from trafilatura.settings import DEFAULT_CONFIG
 
+from stages.preprocess.formulas import BLOCKS, HEADINGS, is_hidden, spell_out
+
 _NEVER = [  # no text that people read
     "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "embed",
     "button", "select", "input", "textarea", "audio", "video", "map",
@@ -37,14 +39,8 @@ _EDIT = re.compile(
     r"(?im)[ \t]*\[\s*(?:edit|bearbeiten|modifier|editar|modifica|bewerken|redigera|"
     r"править|編集|编辑)(?:\s*[|·]\s*[^\]\n]{1,40})?\s*\][ \t]*$"
 )
-_HEADINGS = {f"h{n}": "#" * n for n in range(1, 7)}
-_BLOCKS = {
-    "address", "article", "blockquote", "body", "center", "dd", "details", "div", "dl", "dt",
-    "fieldset", "figcaption", "figure", "header", "hgroup", "hr", "html", "li", "main", "ol", "p",
-    "pre", "section", "summary", "table", "tbody", "td", "th", "tr", "ul", *_HEADINGS,
-}  # fmt: skip
 _BOXES = ["div", "section", "header", "ul", "ol", "dl", "table", "figure", "p", "span"]
-_IN_LAYOUT = ["table", "p", "ul", "ol", "div", "pre", *_HEADINGS]  # a table that holds them is none
+_IN_LAYOUT = ["table", "p", "ul", "ol", "div", "pre", *HEADINGS]  # a table that holds them is none
 _TEI = {
     "row": "tr",
     "cell": "td",
@@ -54,6 +50,7 @@ _TEI = {
     "ref": "a",
     "del": "s",
 }
+_NUMBER = re.compile(r"⁅#(-?\d{1,6})⁆")  # of a list's item, while trafilatura has the page
 _CONFIG = deepcopy(DEFAULT_CONFIG)
 _CONFIG["DEFAULT"]["MIN_EXTRACTED_SIZE"] = "1"  # below it, it takes all text of the page in a lump
 LINKS = 0.8  # of a list's text: above that it leads elsewhere and says nothing itself
@@ -62,8 +59,10 @@ LINKS = 0.8  # of a list's text: above that it leads elsewhere and says nothing 
 def main_title(soup: BeautifulSoup) -> str:
     """The page's heading, else its title."""
     for found in (soup.find("h1"), soup.title):
-        if found and (text := _line(found)):
-            return text
+        if found:
+            spell_out(found)
+            if text := _line(found):
+                return text
     return ""
 
 
@@ -75,24 +74,27 @@ def main_text(soup: BeautifulSoup) -> str:
     # On pages of a sentence or two it finds nothing, or loses what little there is.
     part = found if found and len(_line(found)) * 2 > len(_line(_named_part(root))) else None
     blocks = [block for block in _render(part or _named_part(root)) if block]
-    return _EDIT.sub("", "\n\n".join(_without_empty_sections(blocks)))
+    return _EDIT.sub("", _NUMBER.sub("", "\n\n".join(_without_empty_sections(blocks))))
 
 
 def element_text(element: Tag) -> str:
     """The text of one element, in blocks; of a heading without its marks."""
-    if element.name in _HEADINGS:
+    spell_out(element)
+    if element.name in HEADINGS:
         return _line(element)
     return "\n\n".join(block for block in _render(element) if block)
 
 
 def _strip(root: Tag) -> None:
+    spell_out(root)
+    _keep_numbers(root)
     for tag in root.find_all(_NEVER):
         tag.decompose()
     limit = _HOLDS_CONTENT * len(_line(root))
     for tag in root.find_all([*_AROUND, *_BOXES]):
         if not tag.decomposed and _is_around(tag) and len(_line(tag)) <= max(limit, 80):
             tag.decompose()
-    for tag in root.find_all(_is_hidden):
+    for tag in root.find_all(is_hidden):
         if not tag.decomposed:
             tag.decompose()
     for tag in root.find_all(_INLINE):  # trafilatura drops some of them with their text
@@ -102,14 +104,23 @@ def _strip(root: Tag) -> None:
         pre.string.wrap(Tag(name="code"))
 
 
+def _keep_numbers(root: Tag) -> None:
+    """Writes the numbers at which lists start or go on into their items: trafilatura drops the
+    attributes that say them."""
+    for tag in root.find_all("ol", start=True):
+        first = tag.find("li", recursive=False)
+        if first and not first.has_attr("value"):
+            first["value"] = tag["start"]
+    for item in root.find_all("li", value=re.compile(r"^\s*-?\d{1,6}\s*$")):
+        text = next((each for each in item.strings if each.strip()), None)
+        if text and item.parent.name == "ol":
+            text.replace_with(f"⁅#{int(item['value'])}⁆{text.lstrip()}")
+
+
 def _is_around(tag: Tag) -> bool:
     names = " ".join([*tag.get_attribute_list("class", []), str(tag.get("id") or "")])
     outer = tag.name == "header" and not tag.find_parent(["main", "article"])
     return bool(tag.name in _AROUND or outer or tag.get("role") in _ROLES or _NAMES.search(names))
-
-
-def _is_hidden(tag: Tag) -> bool:
-    return tag.has_attr("hidden") or tag.get("aria-hidden") == "true"
 
 
 def _named_part(root: Tag) -> Tag:
@@ -145,7 +156,7 @@ def _html_tag(element: etree._Element) -> str:
     """The HTML element of one of trafilatura's TEI."""
     kind = element.get("rend") or ""
     if element.tag == "head":
-        return kind if kind in _HEADINGS else "h2"
+        return kind if kind in HEADINGS else "h2"
     if element.tag == "list":
         return kind if kind in ("ol", "dl") else "ul"
     if element.tag == "item":
@@ -173,9 +184,9 @@ def _rank(block: str) -> int:
 
 def _render(element: Tag) -> Iterator[str]:
     """The blocks of an element, top to bottom."""
-    if element.name in _HEADINGS:
+    if element.name in HEADINGS:
         text = _line(element)
-        yield f"{_HEADINGS[element.name]} {text}" if text else ""
+        yield f"{HEADINGS[element.name]} {text}" if text else ""
     elif element.name == "pre":
         yield element.get_text().strip("\n")
     elif element.name in ("ul", "ol"):
@@ -202,7 +213,7 @@ def _flow(element: Tag) -> Iterator[str]:
 
 
 def _holds_blocks(tag: Tag) -> bool:
-    return tag.name in _BLOCKS or tag.find(_BLOCKS) is not None
+    return tag.name in BLOCKS or tag.find(BLOCKS) is not None
 
 
 def _list(element: Tag, indent: str = "") -> str:
@@ -212,13 +223,23 @@ def _list(element: Tag, indent: str = "") -> str:
     linked = sum(len(_line(link)) for link in element.find_all("a"))
     if linked > LINKS * len(text):
         return ""
-    lines = []
-    for number, item in enumerate(items, 1):
-        mark = f"{number}. " if element.name == "ol" else "- "
+    lines, number = [], _whole(element.get("start"), 1)
+    for item in items:
         blocks = [block.replace("\n", f"\n{indent}  ") for block in _flow(item) if block]
+        told = _NUMBER.match(blocks[0]) if blocks else None
+        number = _whole(told[1] if told else item.get("value"), number)
+        mark = f"{number}. " if element.name == "ol" else "- "
         if blocks:
+            blocks[0] = blocks[0][told.end() if told else 0 :]
             lines.append(f"{indent}{mark}" + f"\n{indent}  ".join(blocks))
+        number += 1
     return "\n".join(lines)
+
+
+def _whole(told: object, default: int) -> int:
+    """A number that a page tells."""
+    text = str(told or "").strip()
+    return int(text) if re.fullmatch(r"-?\d{1,6}", text) else default
 
 
 def _table(element: Tag) -> str:

@@ -15,6 +15,8 @@ _ROLES = {
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 # Keys of a message that say whether it is learnt; 0 and false mean that it is not.
 _LEARNT = ("weight", "train", "training", "trainable", "loss", "loss_mask", "learn")
+# Names of what the assistant thought before it answered; templates take the first.
+_THOUGHT = ("reasoning_content", "reasoning", "thinking")
 
 
 def read_conversation(value: Any, row: dict[str, Any]) -> list[Turn]:
@@ -102,16 +104,38 @@ def _part(part: Any) -> str:
 def _more(message: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """What a message holds beside its text: whether it is learnt, and what is of tools."""
     said = [message[key] for key in _LEARNT if message.get(key) is not None]
-    values = [{"true": 1, "false": 0}.get(str(each).lower(), each) for each in said]
-    if any(str(value) not in ("0", "1", "0.0", "1.0") for value in values):
-        raise Rejected("weight_is_not_0_or_1")
-    if any(float(value) == 0 for value in values):
+    if not all([_weight(each) for each in said]):
         yield "train", False
-    if calls := _json(message.get("tool_calls")):
-        yield "tool_calls", [_call(each) for each in calls]
-    for key in ("name", "tool_call_id", "reasoning_content"):
+    if calls := list(_calls(message)):
+        yield "tool_calls", calls
+    for key in ("name", "tool_call_id"):
         if isinstance(message.get(key), str) and message[key]:
             yield key, message[key]
+    if thought := next((message[key] for key in _THOUGHT if message.get(key)), None):
+        if not isinstance(thought, str):
+            raise Rejected("reasoning_is_no_text")
+        yield "reasoning_content", thought
+
+
+def _weight(value: Any) -> float:
+    """0 or 1, however it is written: true, "0", 1.0 and 1.00."""
+    try:
+        weight = float({"true": 1, "false": 0}.get(str(value).lower(), value))
+    except (TypeError, ValueError):
+        weight = -1.0
+    if weight not in (0, 1):
+        raise Rejected("weight_is_not_0_or_1")
+    return weight
+
+
+def _calls(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The calls of tools of a message, and the one of OpenAI's older `function_call`."""
+    calls = [_call(each) for each in _json(message.get("tool_calls")) or ()]
+    yield from calls
+    if older := message.get("function_call"):
+        call = _call(older)
+        if call["function"] not in [each["function"] for each in calls]:  # some write it twice
+            yield call
 
 
 def _call(value: Any) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def value_of(row: dict[str, Any], column: str) -> Any:
 
 
 def _text(row: dict[str, Any], column: str) -> str:
-    """A column's value as text: numbers as written, lists of such values as lines."""
+    """A column's value as text: numbers as written, true and false, lists of such as lines."""
     value = value_of(row, column)
     if isinstance(value, list):
         return "\n".join(_scalar(each, column) for each in value)
@@ -193,6 +193,8 @@ def _scalar(value: Any, column: str) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, bool):
+        return "true" if value else "false"  # as JSON has it, not as Python writes it
     if isinstance(value, int | float):
         return str(value)
     raise Rejected(f"{column}_is_no_text")

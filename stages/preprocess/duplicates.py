@@ -4,11 +4,11 @@ Documents that share a hash are looked at: that of the finished document, the Mi
 words (candidates, then compared word by word), and its keys: question, group, beginning of a
 conversation (which join without comparing). The hashes of all documents go to bucket files on disk,
 so that memory holds one bucket at a time. Of two that are alike the one of the higher rank stays:
-test before validation before training, then the smaller id, so that the order of rows decides
-nothing.
+test before validation before training, then what a source of the mixture has before what one with a
+share of 0 has, then the smaller id, so that the order of rows decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,8 +46,11 @@ class Compare:
     settings: Preprocess
 
 
-def find_relations(work: Work, shards: Shards, settings: Preprocess) -> np.ndarray:
-    """Relations [document, other, kind], sorted; `other` is the one that would stay.
+def find_relations(
+    work: Work, shards: Shards, settings: Preprocess, unused: Collection[str] = ()
+) -> np.ndarray:
+    """Relations [document, other, kind], sorted; `other` is the one that would stay. `unused` are
+    the sources whose share of the mixture is 0.
 
     DUPLICATE: the same finished document; EQUAL: that, though the rows differ. NEAR_DUPLICATE:
     alike in what is asked and in what is answered; ALIKE: alike as a whole. JOINED and GROUPED: the
@@ -59,7 +62,8 @@ def find_relations(work: Work, shards: Shards, settings: Preprocess) -> np.ndarr
     common = find_common(shards) if settings.near_duplicates else {}
     done = folder / "pairs.done"
     if not done.exists():
-        joined = _write_pairs(folder, shards, _write_entries(folder, shards, common, settings))
+        entries = _write_entries(folder, shards, common, settings)
+        joined = _write_pairs(folder, shards, entries, ranks(shards, unused))
         np.save(folder / "joined.npy", joined)
         done.touch()
     tasks = [
@@ -165,7 +169,9 @@ def _entries(shard: pa.RecordBatch, start: int, made: tuple[np.ndarray, np.ndarr
     return entries
 
 
-def _write_pairs(folder: Path, shards: Shards, buckets: Sequence[Path]) -> np.ndarray:
+def _write_pairs(
+    folder: Path, shards: Shards, buckets: Sequence[Path], rank: np.ndarray
+) -> np.ndarray:
     """From each bucket the candidate pairs, scattered over files; returns what keys join.
 
     Each document is paired with the one of the highest rank and with its neighbour in rank: enough
@@ -176,7 +182,6 @@ def _write_pairs(folder: Path, shards: Shards, buckets: Sequence[Path]) -> np.nd
     bounds = np.array(shards.starts)[
         np.linspace(0, len(shards.paths), len(paths) + 1).astype(int)[1:-1]
     ]
-    rank = _ranks(shards)
     joined = [np.zeros(0, RELATION)]
     with Buckets(paths) as files:
         for bucket in tqdm(buckets, desc="candidates", unit="bucket", disable=None):
@@ -189,12 +194,13 @@ def _write_pairs(folder: Path, shards: Shards, buckets: Sequence[Path]) -> np.nd
     return np.unique(np.concatenate(joined))
 
 
-def _ranks(shards: Shards) -> np.ndarray:
+def ranks(shards: Shards, unused: Collection[str]) -> np.ndarray:
     """The place of each document in the order in which the first of two stays, int64[n]."""
     own, ids = shards.column("own"), shards.column("id")
+    idle = np.isin(shards.sources, list(unused)).repeat(np.diff(shards.starts))
     by_split = np.array([_RANK[split] for split in range(len(_RANK))])[own]
     rank = np.empty(len(own), np.int64)
-    rank[np.lexsort((np.arange(len(own)), ids, by_split))] = np.arange(len(own))
+    rank[np.lexsort((np.arange(len(own)), ids, idle, by_split))] = np.arange(len(own))
     return rank
 
 

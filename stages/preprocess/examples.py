@@ -27,6 +27,7 @@ class Examples:
     tokens: np.ndarray  # int32
     supervised: np.ndarray  # int32
     cut: np.ndarray  # bool
+    answer: np.ndarray  # int32: which of the document's answers it ends with
 
     def __len__(self) -> int:
         return len(self.document)
@@ -39,6 +40,11 @@ class Examples:
         """The examples of these numbers, in this order, as batches of the token schema."""
         for first in range(0, len(rows), ROWS_PER_BATCH):
             yield self._gather(rows[first : first + ROWS_PER_BATCH])
+
+    def written(self, row: int) -> str | None:
+        """The last answer of an example as a model writes it, where it differs from its text."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return read_examples(self.paths[part])[0]["written"][row - int(self.starts[part])].as_py()
 
     def _gather(self, rows: np.ndarray) -> pa.RecordBatch:
         part = np.searchsorted(self.starts, rows, side="right") - 1
@@ -73,4 +79,5 @@ def _columns(batch: pa.RecordBatch, source: int) -> tuple[np.ndarray, ...]:
         list_lengths(batch["input_ids"]).astype(np.int32),
         supervised_counts(batch["spans"]).astype(np.int32),
         batch["cut"].to_numpy(zero_copy_only=False),
+        batch["answer"].to_numpy(),
     )

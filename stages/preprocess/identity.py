@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from stages.preprocess.documents import Template, value_of
-from stages.preprocess.turns import Turn
+from stages.preprocess.turns import Turn, said_beside
 
 # The kind of a hash stands in its two lowest bits.
 COMPARE, QUESTION, GROUP, BEGINNING = range(4)
@@ -59,8 +59,9 @@ def compared_texts(
     These are values of columns without the words around them; of a conversation its turns.
     """
     if "messages" in templates:
-        asked = "\n".join(text for role, text in turns if role != "assistant")
-        return [asked, "\n".join(text for role, text in turns if role == "assistant")]
+        said = [(turn[0], "\n".join(filter(None, [turn[1], _calls(turn)]))) for turn in turns]
+        asked = "\n".join(text for role, text in said if role != "assistant")
+        return [asked, "\n".join(text for role, text in said if role == "assistant")]
     names = ("prompt", "answer") if "prompt" in templates else ("text",)
     return [
         "\n".join(
@@ -76,15 +77,23 @@ def question_keys(compared: Sequence[str], turns: Sequence[Turn], conversation: 
     """Hashes of what must not be in two splits: a question, whatever its answer; a whole text; each
     beginning of a conversation that ends with an answer."""
     keys, digest = [], hashlib.blake2b(digest_size=8)
-    if not conversation or [role for role, _ in turns] == ["user", "assistant"]:
-        keys.append(question_hash(compared[0]))
     if not conversation:
-        return keys
-    for role, text in turns:
-        digest.update(f"{role}\x1f{plain(text)}\x1e".encode(errors="surrogatepass"))
+        return [question_hash(compared[0])]
+    asked = [turn for turn in turns if turn[0] != "system"]
+    if [role for role, _ in asked] == ["user", "assistant"]:
+        keys.append(question_hash(asked[0][1]))
+    for turn in turns:
+        role, text = turn
+        said = f"{role}\x1f{plain(text)}{said_beside(turn)}\x1e"
+        digest.update(said.encode(errors="surrogatepass"))
         if role == "assistant":
             keys.append(int.from_bytes(digest.copy().digest(), "big") & ~3 | BEGINNING)
     return keys
+
+
+def _calls(turn: Turn) -> str:
+    calls = turn.more.get("tool_calls") if isinstance(turn, Turn) else None
+    return json.dumps(calls, ensure_ascii=False, sort_keys=True) if calls else ""
 
 
 def question_hash(text: str) -> int:

@@ -66,6 +66,11 @@ def tell_uses(shares: Mapping[str, Share]) -> None:
             )
 
 
+def unused_sources(params: Params) -> list[str]:
+    """The sources that are read, and have a share of 0 in the mixture."""
+    return sorted(name for name in params.data.names() if not params.mixture[name])
+
+
 def interleave(
     params: Params, sources: np.ndarray, keys: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:

@@ -61,7 +61,7 @@ def describe_prompts(params: Params) -> dict[str, Any]:
 def _texts(
     examples: Examples, rows: np.ndarray, shards: Shards, cluster: np.ndarray
 ) -> Iterator[dict[str, str]]:
-    """What a person reads of each row: the last question, and the answer that it has; and what
+    """What a person reads of each row: what its last span answers, and that answer; and what
     belongs together: `document`, and `group`, which is all that shares a split with it."""
     identities, ids = shards.column("identity"), shards.column("id")
     least = np.full(len(cluster), np.iinfo(np.uint64).max)
@@ -70,7 +70,10 @@ def _texts(
         document = int(examples.document[row])
         path, at = shards.locate(document)
         shard = open_shard(path)
-        question, reference = _last_exchange(turns_of(shard, at))
+        turns = turns_of(shard, at)
+        question, reference = _exchange(turns, int(examples.answer[row]))
+        if any("tool_calls" in turn.more for turn in turns):
+            reference = examples.written(row) or reference
         yield {
             "id": f"{examples.key[row]:016x}",
             "document": f"{ids[document]:016x}",
@@ -82,10 +85,19 @@ def _texts(
         }
 
 
-def _last_exchange(turns: list[Turn]) -> tuple[str, str]:
-    if turns[-1][0] != "assistant":
+def _exchange(turns: list[Turn], answer: int) -> tuple[str, str]:
+    """What is asked before the document's answer of that number, and the answer: the last turns may
+    not fit, or not be learnt. Two empty texts where nothing is asked."""
+    answers = [number for number, turn in enumerate(turns) if turn[0] == "assistant"]
+    if not answers:
         return "", ""
-    *before, (_, reference) = turns
+    before, reference = turns[: answers[answer]], turns[answers[answer]][1]
     if len(before) == 1:
         return before[0][1], reference
-    return "\n\n".join(f"{role}: {text}" for role, text in before), reference
+    return "\n\n".join(f"{turn[0]}: {_said(turn)}" for turn in before), reference
+
+
+def _said(turn: Turn) -> str:
+    calls = turn.more.get("tool_calls")
+    parts = [turn[1], json.dumps(calls, ensure_ascii=False) if calls else ""]
+    return "\n".join(filter(None, parts))

@@ -19,11 +19,13 @@ SHORTEST = 0.5  # of a full piece: a bound before that is not worth the tokens
 
 @dataclass(frozen=True)
 class Piece:
-    """Token ids, flat [start, end) spans of the supervised ones, and whether a text was cut."""
+    """Token ids, flat [start, end) spans of the supervised ones, whether a text was cut, and which
+    of its document's answers the last span is."""
 
     input_ids: list[int]
     spans: list[int]
     cut: bool = False
+    answer: int = 0
 
 
 def cut_text(

@@ -24,6 +24,7 @@ from stages.preprocess.documents import (
 from stages.preprocess.documents import root as root_of
 from stages.preprocess.examples import Examples, index_examples
 from stages.preprocess.leaks import write_leaks
+from stages.preprocess.mixture import unused_sources
 from stages.preprocess.shards import Shards, index_shards
 from stages.preprocess.steps import Source
 from stages.preprocess.tokenise import Tokenise, tokenise
@@ -144,6 +145,7 @@ def fingerprint(params: Params, base: Path, raw: Path) -> str:
     """16 hex digits of settings, code, tokenizer and fetched rows."""
     digest = hashlib.sha256()
     settings = {name: asdict(getattr(params, name)) for name in ("prompt", "preprocess", "data")}
+    settings["unused"] = unused_sources(params)
     settings["documents"] = {name: asdict(each) for name, each in params.documents.items()}
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for path in _inputs(params, base, raw):

@@ -8,14 +8,15 @@ import numpy as np
 from finetune.params import Preprocess
 from finetune.records import SPLITS
 from finetune.text.words import utf8_words as words  # noqa: F401, for all that compares rows
-from stages.preprocess.turns import Turn
+from stages.preprocess.turns import Turn, said_beside
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 
 
 def document_hash(turns: Sequence[Turn]) -> int:
     """64 bits of a document: equal for equal documents only."""
-    return _hash("\x1e".join(f"{role}\x1f{text}" for role, text in turns).encode())
+    said = (f"{turn[0]}\x1f{turn[1]}{said_beside(turn)}" for turn in turns)
+    return _hash("\x1e".join(said).encode())
 
 
 def choose_splits(

@@ -162,6 +162,7 @@ def treat_personal(source: Source, document: Document) -> Document:
     """Personal data and keys kept, masked, or a reason to leave the document out."""
     settings = source.settings
     document.turns = _each(document, lambda text, masked: treat(text, settings, masked))
+    document.label = treat(document.label, settings, Counter())  # it names a part of the metrics
     return document
 
 

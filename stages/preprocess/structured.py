@@ -8,17 +8,32 @@ from typing import Any
 from bs4 import BeautifulSoup
 
 from finetune.web import read_json_ld
+from stages.preprocess.formulas import raised, spell_out
 from stages.preprocess.microdata import MAX_DEPTH, Thing, read_microdata
 
 _WANTED = ("Recipe", "Product")
-_TAG = re.compile(r"<[^<>]{1,300}>")
+_REST = r"(?:[\s/][^<>]{0,300})?>"
+_TAG = re.compile(
+    rf"</?[A-Za-z][\w-]{{0,40}}(?::[A-Za-z]\w{{0,40}})?{_REST}|<[!?][A-Za-z[][^<>]{{0,300}}>"
+)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_SUP = re.compile(rf"<sup{_REST}([^<>]{{1,40}})</sup>", re.IGNORECASE)
+_FRACTION = re.compile(
+    rf"<sup{_REST}\s?(\d{{1,4}})\s?</sup>\s?(/|⁄|∕|&frasl;|&#8260;)\s?"
+    rf"<sub{_REST}\s?(\d{{1,4}})\s?</sub>",
+    re.IGNORECASE,
+)
+_AMOUNT = r"(\d{1,6}(?:[.,]\d{1,6})?)"
 _DURATION = re.compile(
-    r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:\d+(?:\.\d+)?S)?)?$", re.IGNORECASE
+    rf"P(?:{_AMOUNT}D)?(?:T(?:{_AMOUNT}H)?(?:{_AMOUNT}M)?(?:\d+(?:\.\d+)?S)?)?$", re.IGNORECASE
 )
 
 
 def find_thing(soup: BeautifulSoup) -> Thing | None:
-    """The first recipe or product of a page, JSON-LD before microdata."""
+    """The first recipe or product of a page, JSON-LD before microdata. Spells out the formulas of
+    `soup` for good where it has microdata."""
+    if soup.find(itemscope=True):
+        spell_out(soup)
     for thing in (*_json_ld(soup), *read_microdata(soup)):
         if any(kind in _types(thing) for kind in _WANTED):
             return thing
@@ -165,17 +180,37 @@ def _text(value: Any) -> str:
 
 def _plain(text: str) -> str:
     """Text that may hold HTML, as it often does in JSON-LD."""
+    inside, end, behind = text.rpartition("-->")  # so that each search for an end finds one
+    text = _COMMENT.sub("", inside + end) + behind
     text = re.sub(r"(?i)<(?:br|/p|/li)\s*/?>", "\n", text)
+    text = _FRACTION.sub(_fraction, text)
+    text = _SUP.sub(lambda m: html.escape(raised(_before(m), html.unescape(m[1]))), text)
     return re.sub(r"[ \t\xa0]+", " ", html.unescape(_TAG.sub("", text))).strip()
 
 
+def _fraction(match: re.Match[str]) -> str:
+    """1/2, with a space behind a whole number."""
+    return " " * _before(match)[-1:].isalnum() + match[1] + match[2] + match[3]
+
+
+def _before(match: re.Match[str]) -> str:
+    """The end of the text before a match."""
+    text = match.string[max(0, match.start() - 40) : match.start()]
+    return html.unescape(_TAG.sub("", text))[-2:]
+
+
 def _duration(value: Any) -> str:
-    """An ISO 8601 duration in hours and minutes: PT1H30M -> 1 h 30 min."""
+    """An ISO 8601 duration in hours and minutes: PT1H30M and PT1.5H -> 1 h 30 min."""
     match = _DURATION.fullmatch(_text(value).strip())
     if not match:
         return ""
-    amounts = zip(match.groups(), ("d", "h", "min"), strict=True)
-    return " ".join(f"{int(n)} {unit}" for n, unit in amounts if n and int(n))
+    parts, rest = [], 0.0
+    for told, unit, of_next in zip(match.groups(), ("d", "h", "min"), (24, 60, 0), strict=True):
+        amount = float((told or "0").replace(",", ".")) + rest
+        whole = int(amount) if of_next else round(amount)
+        rest = (amount - whole) * of_next
+        parts += [f"{whole} {unit}"] if whole else []
+    return " ".join(parts)
 
 
 def _lines(*pairs: tuple[str, str]) -> str:

@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
         ("split", pa.int8()),
         ("pieces", pa.int32()),  # of the document
         ("cut", pa.bool_()),
+        ("answer", pa.int32()),  # of the document's answers: that of the last span
+        ("written", pa.string()),  # that answer as a model writes it, where it calls a tool
     ]
 )
 
@@ -90,12 +92,22 @@ def write_examples(
         pa.array(splits[rows], pa.int8()),
         pa.array([pieces for _, _, pieces in flat], pa.int32()),
         pa.array([example.cut for _, example, _ in flat], pa.bool_()),
+        pa.array([example.answer for _, example, _ in flat], pa.int32()),
+        pa.array([_written(task.base, shard, row, each) for row, each, _ in flat], pa.string()),
     ]
     schema = SCHEMA.with_metadata({"rejected": json.dumps(rejected)})
     partial = task.path.with_suffix(".partial")
     with pa.ipc.new_file(str(partial), schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     partial.rename(task.path)
+
+
+def _written(base: Path, shard: pa.RecordBatch, row: int, example: Piece) -> str | None:
+    """The last answer with its calls of tools, which the turn's text lacks; None without any."""
+    if not any('"tool_calls"' in more for more in shard["more"][row].as_py()):
+        return None
+    start, end = example.spans[-2:]
+    return load(base).decode(example.input_ids[start:end], skip_special_tokens=True).strip()
 
 
 def read_examples(path: Path) -> tuple[pa.RecordBatch, list[tuple[int, str]]]:
@@ -159,7 +171,7 @@ def _chats(
         if isinstance(chats, str):
             yield chats
             continue
-        yield [Piece(chat.ids, chat.spans, chat.cut) for chat in chats]
+        yield [Piece(chat.ids, chat.spans, chat.cut, chat.answer) for chat in chats]
 
 
 def _causal(

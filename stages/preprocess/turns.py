@@ -1,5 +1,6 @@
 """What a document is made of: turns of text; and how one is left out."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ class Rejected(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+TEMPLATE_PARTS = ("before", "after")  # of a prompt: no message has them
 
 
 class Turn(tuple):
@@ -31,6 +35,14 @@ class Turn(tuple):
         """The same turn with every text in it changed by `function`."""
         role, text = self
         return Turn(role, function(text), _map(self.more, function))
+
+
+def said_beside(turn: "Turn | tuple[str, str]") -> str:
+    """What a message says beside its text, as JSON: calls of tools and whether it is learnt; "" for
+    most."""
+    more = getattr(turn, "more", {})
+    more = {key: value for key, value in more.items() if key not in TEMPLATE_PARTS}
+    return json.dumps(more, ensure_ascii=False, sort_keys=True) if more else ""
 
 
 def _map(value: Any, function: Callable[[str], str]) -> Any:

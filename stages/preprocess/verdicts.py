@@ -5,6 +5,7 @@ show what is evaluated.
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,9 @@ from stages.preprocess.duplicates import (
     JOINED,
     NEAR_DUPLICATE,
     RELATION,
+    ranks,
 )
+from stages.preprocess.mixture import unused_sources
 from stages.preprocess.shards import Shards
 from stages.preprocess.splits import TRAIN, choose_splits, clusters, missing_splits
 
@@ -34,6 +37,8 @@ _WAYS_OUT = {
     ("near_duplicate", "near_leak"): "if its documents are alike only in a long instruction, write "
     "that into documents.{0}.instruction; if they are to stay, raise "
     "preprocess.duplicate_similarity or set preprocess.near_duplicates: false",
+    ("template_without_tools", "template_without_reasoning"): "choose a base model whose chat "
+    "template writes them, or take them out of the messages by a step of your own",
     ("leak_file",): "if these are no copies of evaluation texts, raise "
     "preprocess.duplicate_similarity (the share of a text that a document may hold), or take the "
     "texts out of preprocess.leak_files",
@@ -60,7 +65,7 @@ def judge(params: Params, shards: Shards, relations: np.ndarray) -> Verdicts:
     missing = _missing(params, shards)
     identity = shards.column("identity").astype(np.uint64)
     split = choose_splits(identity, own, missing, cluster, params.preprocess)
-    relations = np.concatenate([_equal(shards, split), relations])
+    relations = np.concatenate([_equal(shards, split, unused_sources(params)), relations])
     left_out = _left_out(relations, split, own)
     held = shards.column("leak")
     told = np.flatnonzero((held >= 0) & (split == TRAIN))
@@ -141,10 +146,10 @@ def own_splits(params: Params, source: str) -> list[str]:
     return [split for split in files if split != "all"]
 
 
-def _equal(shards: Shards, split: np.ndarray) -> np.ndarray:
+def _equal(shards: Shards, split: np.ndarray, unused: Collection[str]) -> np.ndarray:
     """Each finished document that is there already, with the first: in test, else in validation."""
-    content, ids = shards.column("content"), shards.column("id")
-    order = np.lexsort((np.arange(len(split)), ids, -split.astype(int), content))
+    content, rank = shards.column("content"), ranks(shards, unused)
+    order = np.lexsort((rank, -split.astype(int), content))
     same = np.concatenate([[False], content[order][1:] == content[order][:-1]])[: len(order)]
     first = order[np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))]
     found = np.zeros(int(same.sum()), RELATION)
