@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from tests import stage_server
 from tests.repository import ROOT, Repository, make_repository
@@ -19,6 +20,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and the cores may be shared
 # A process has one fork server, and the last such call says what is in it: here, for all tests.
 multiprocessing.set_forkserver_preload(["tests.preloaded"])
+# The same commit tries the same examples; `pytest --hypothesis-profile=explore` looks for new ones.
+settings.register_profile("explore", settings.default)
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 TEXT = (
     "my landlord kept the deposit and will not answer me can I sue in small claims court "
     "employer fired without notice pay owed contract signed neighbour fence tree police ticket"

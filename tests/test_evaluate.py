@@ -451,6 +451,15 @@ def test_the_stage_scores_base_and_tuned_and_gives_the_same_bytes_again(adapter,
     assert {path: path.read_bytes() for path in written} == written
 
 
+@pytest.mark.parametrize(("most", "told"), [(1, True), (64, False)])
+def test_references_that_no_answer_can_equal_are_told(
+    workspace, monkeypatch, write_params, caplog, most, told
+):
+    write_params(workspace, evaluate__max_new_tokens=most)
+    _evaluate(monkeypatch, *BASELINE)
+    assert ("8 of 8 reference answers have more tokens than" in caplog.text) == told
+
+
 def test_an_untrained_checkpoint_scores_exactly_as_the_base(adapter, monkeypatch, write_params):
     write_params(adapter, evaluate__checkpoint="step-4")
     _evaluate(monkeypatch, *BASELINE)

@@ -31,6 +31,7 @@ def predict(
     scores = choose_scores(settings.metrics, [each.reference for each in asked])
     answered = scored = iter(())
     if asked:
+        _tell_too_long(asked, settings.max_new_tokens)
         results = score_and_answer(model, tokenizer, asked, settings)
         answered = iter(_score(asked, results, scores))
     if texts:
@@ -38,6 +39,15 @@ def predict(
         pairs = zip(texts, losses, strict=True)
         scored = iter([_prediction(each, loss, NO_ANSWER) for each, loss in pairs])
     return [next(answered if each.question else scored) for each in questions]
+
+
+def _tell_too_long(asked: Sequence[Question], most: int) -> None:
+    long = sum(len(each.row.input_ids) - each.row.spans[-2] > most for each in asked)
+    if long:
+        logging.warning(
+            f"warning: {long} of {len(asked)} reference answers have more tokens than "
+            f"evaluate.max_new_tokens {most}, so that no answer can equal them: raise it"
+        )
 
 
 def _score(
