@@ -30,6 +30,7 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's bound
 Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Split = Literal["all", "train", "validation", "test"]
 Personal = Literal["keep", "mask", "drop"]
@@ -117,7 +118,7 @@ class Web:
     max_pages: Positive
     max_page_bytes: Positive
     delay: NonNegative
-    timeout: Annotated[float, Field(gt=0)]
+    timeout: Finite
     revisit_days: NonNegative
     contact: Text
     allowed_licenses: list[Text]
@@ -256,7 +257,7 @@ class Lora:
     """
 
     r: Positive
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    alpha: Finite
     dropout: Annotated[float, Field(ge=0, lt=1)]
     target_modules: Text | list[Text]
     bias: Literal["none", "all", "lora_only"]
@@ -272,7 +273,7 @@ class Train:
     """The optimisation, by Trainer's names, and how it fits into memory."""
 
     max_steps: Positive | None
-    num_train_epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    num_train_epochs: Finite | None
     per_device_train_batch_size: Positive
     gradient_accumulation_steps: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1)]

@@ -10,6 +10,7 @@ import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from finetune.params import load
 from stages.export.gguf_file import check_architecture, in_order, splitter
@@ -110,6 +111,18 @@ def test_biases_of_query_and_key_are_reordered_as_their_weights_are():
 
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
+REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + REST
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
+)
+
+
+def split_by(*expressions):
+    """Splits by expressions, then bytes, as Llama 3 and those after it have it."""
+    splits = [{"type": "Split", "pattern": {"Regex": each}} for each in expressions]
+    return {"type": "Sequence", "pretokenizers": [*splits, LEVEL | {"use_regex": False}]}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +130,10 @@ DIGITS = {"type": "Digits", "individual_digits": True}
     [
         (LEVEL, "gpt-2"),
         ({"type": "Sequence", "pretokenizers": [DIGITS, LEVEL]}, "smollm"),
+        (split_by(LLAMA_3), "llama-bpe"),
+        (split_by(PRETOKENIZE_REGEX), "qwen2"),
+        (split_by(O200K), None),
+        (split_by(r"\p{N}{1,3}", "[一-龥]+"), None),
         (LEVEL | {"use_regex": False}, None),
         (LEVEL | {"add_prefix_space": True}, None),
         ({"type": "Sequence", "pretokenizers": [{"type": "Punctuation"}, DIGITS, LEVEL]}, None),

@@ -118,6 +118,7 @@ def test_a_misspelt_key_is_answered_with_the_right_one(problems):
         ({"evaluate.checkpoint": "newest"}, "evaluate.checkpoint is 'newest'"),
         ({"lora.r": 0}, "lora.r is 0"),
         ({"lora.alpha": float("inf")}, "lora.alpha is inf"),
+        ({"lora.alpha": float("nan")}, "lora.alpha is nan"),
         ({"lora.target_modules": []}, "lora.target_modules is []: write all-linear"),
         (
             {"export.kinds": ["gguf-adapter"], "lora.bias": "all"},

@@ -320,6 +320,18 @@ def test_an_adapter_that_would_count_otherwise_is_not_started_from(
     assert code == 1 and message in log and "Traceback" not in log
 
 
+def test_an_adapter_with_scales_of_its_layers_own_is_not_started_from(
+    tmp_path, workspace, finished
+):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(finished / "models/adapter", adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config["alpha_pattern"] = {"q_proj": 64}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match="alpha_pattern .*q_proj"):
+        _check(init_adapter=str(adapter))
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_checkpoint(tmp_path, furnish):
     furnish(tmp_path, train__learning_rate=1.0, train__max_grad_norm=0.0, train__warmup_steps=1)
     code, log = sessions.train(tmp_path, at="POISON token_nll 12")

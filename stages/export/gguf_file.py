@@ -22,6 +22,16 @@ TYPES = {
 }
 BLOCK = 32  # numbers that share a scale in q8_0
 _ARCH = gguf.MODEL_ARCH.LLAMA
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# How a text is split, to the letter -> llama.cpp's name. One more sign makes other tokens.
+_SPLITS = {
+    _WORDS + r"\p{N}{1,3}" + _REST: "llama-bpe",
+    _WORDS + r"\p{N}" + _REST: "qwen2",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+": "tekken",
+}
 
 
 def write_model(folder: Path, path: Path, name: str, kind: str) -> None:
@@ -160,20 +170,14 @@ def _token_type(number: int, piece: str, pieces: dict[int, str], added: dict[int
 def splitter(folder: Path) -> str:
     """llama.cpp's name for how a byte-level tokenizer splits a text before merging."""
     found = _read(folder / "tokenizer.json").get("pre_tokenizer") or {}
-    rules = json.dumps(found)
-    if r"\\p{N}{1,3}" in rules:
-        return "llama-bpe"
-    if r"\\p{Lu}" in rules and r"\\p{N}" in rules:
-        return "tekken"
-    if r"\\p{N}" in rules:
-        return "qwen2"
     *first, last = found.get("pretokenizers", [found])
-    words = last.get("type") == "ByteLevel" and last.get("use_regex", True)
-    if words and not last.get("add_prefix_space"):
-        if not first:
-            return "gpt-2"
-        if [(each["type"], each.get("individual_digits")) for each in first] == [("Digits", True)]:
-            return "smollm"
+    rules = [(each["type"], each.get("individual_digits")) for each in first]
+    if last.get("type") == "ByteLevel" and not last.get("add_prefix_space"):
+        if not last.get("use_regex", True) and rules == [("Split", None)]:
+            if name := _SPLITS.get(first[0]["pattern"].get("Regex")):
+                return name
+        elif last.get("use_regex", True) and rules in ([], [("Digits", True)]):
+            return "smollm" if rules else "gpt-2"
     raise ValueError(f"{folder}: llama.cpp has no tokenizer that splits a text as this one does")
 
 

@@ -60,6 +60,11 @@ def _check_first_adapter(folder: Path, lora: Lora, base: Path) -> None:
                 f"train.init_adapter is {folder}, trained with lora.{ours} {was}; params.yaml has "
                 f"{now}: set it to {was}, or leave train.init_adapter empty"
             )
+    if scales := config.get("alpha_pattern"):
+        raise ValueError(
+            f"train.init_adapter is {folder}, trained with alpha_pattern {scales}, which "
+            "params.yaml has not: its layers would count otherwise"
+        )
     model = json.loads((base / "manifest.json").read_text(encoding="utf-8"))["model"]
     named = config.get("base_model_name_or_path")
     if named and named != model["name"]:
