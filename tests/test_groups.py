@@ -12,6 +12,7 @@ from stages.evaluate.questions import read_questions
 from tests.chat_templates import make_tokenizer
 from tests.conftest import WORDS
 from tests.preparing import declare, run_stage, write_source
+from tests.test_turns import CALL
 
 TEMPLATES = {
     "completion": {"prompt": "{body}", "answer": "{title}"},
@@ -237,18 +238,6 @@ def test_documents_that_a_long_part_makes_alike_are_told_with_the_way_out(prepar
     assert "documents.law.instruction" in told
 
 
-CALLS = [
-    {"role": "user", "content": "weather in Rome?"},
-    {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [
-            {"type": "function", "function": {"name": "look", "arguments": {"place": "Rome"}}}
-        ],
-    },
-]
-
-
 def dialogue(number, words, **more):
     """Two questions with their answers, the second of so many words."""
     return [
@@ -290,7 +279,7 @@ def base_with_tools(tiny_base, tmp_path_factory):
 
 
 def call(number, place):
-    asked, calling = CALLS
+    asked, calling = CALL[:2]
     function = {"name": "look", "arguments": {"place": place}}
     return [
         {**asked, "content": f"{said(number, 8)} {number}?"},

@@ -290,11 +290,10 @@ def _render_turns(
     whole = apply_template(tokenizer, words, messages, answer_next=False, tools=tools)
     [(ids, offsets)] = encode_at(tokenizer, [whole])
     spans: list[int] = []
-    cut, answer, last = False, -1, 0
-    for number, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        answer += 1
+    cut, last = False, 0
+    answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+    for answer, number in enumerate(answers):
+        message = messages[number]
         before = apply_template(tokenizer, words, messages[:number], answer_next=True, tools=tools)
         upto = apply_template(
             tokenizer, words, messages[: number + 1], answer_next=False, tools=tools

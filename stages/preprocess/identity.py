@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from stages.preprocess.documents import Template, value_of
-from stages.preprocess.turns import Turn, said_beside
+from stages.preprocess.turns import Turn, said, said_beside
 
 # The kind of a hash stands in its two lowest bits.
 COMPARE, QUESTION, GROUP, BEGINNING = range(4)
@@ -59,9 +59,8 @@ def compared_texts(
     These are values of columns without the words around them; of a conversation its turns.
     """
     if "messages" in templates:
-        said = [(turn[0], "\n".join(filter(None, [turn[1], _calls(turn)]))) for turn in turns]
-        asked = "\n".join(text for role, text in said if role != "assistant")
-        return [asked, "\n".join(text for role, text in said if role == "assistant")]
+        asked = "\n".join(said(turn) for turn in turns if turn[0] != "assistant")
+        return [asked, "\n".join(said(turn) for turn in turns if turn[0] == "assistant")]
     names = ("prompt", "answer") if "prompt" in templates else ("text",)
     return [
         "\n".join(
@@ -89,11 +88,6 @@ def question_keys(compared: Sequence[str], turns: Sequence[Turn], conversation: 
         if role == "assistant":
             keys.append(int.from_bytes(digest.copy().digest(), "big") & ~3 | BEGINNING)
     return keys
-
-
-def _calls(turn: Turn) -> str:
-    calls = turn.more.get("tool_calls") if isinstance(turn, Turn) else None
-    return json.dumps(calls, ensure_ascii=False, sort_keys=True) if calls else ""
 
 
 def question_hash(text: str) -> int:

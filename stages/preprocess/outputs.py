@@ -16,7 +16,7 @@ from finetune.text.prompts import make_words
 from finetune.text.tokens import TokenWriter
 from stages.preprocess.examples import Examples
 from stages.preprocess.shards import Shards, open_shard, turns_of
-from stages.preprocess.turns import Turn
+from stages.preprocess.turns import Turn, said
 
 
 def write_prepared(
@@ -94,10 +94,4 @@ def _exchange(turns: list[Turn], answer: int) -> tuple[str, str]:
     before, reference = turns[: answers[answer]], turns[answers[answer]][1]
     if len(before) == 1:
         return before[0][1], reference
-    return "\n\n".join(f"{turn[0]}: {_said(turn)}" for turn in before), reference
-
-
-def _said(turn: Turn) -> str:
-    calls = turn.more.get("tool_calls")
-    parts = [turn[1], json.dumps(calls, ensure_ascii=False) if calls else ""]
-    return "\n".join(filter(None, parts))
+    return "\n\n".join(f"{turn[0]}: {said(turn)}" for turn in before), reference

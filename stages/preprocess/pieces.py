@@ -19,13 +19,14 @@ SHORTEST = 0.5  # of a full piece: a bound before that is not worth the tokens
 
 @dataclass(frozen=True)
 class Piece:
-    """Token ids, flat [start, end) spans of the supervised ones, whether a text was cut, and which
-    of its document's answers the last span is."""
+    """Token ids, flat [start, end) spans of the supervised ones, whether a text was cut, which of
+    its document's answers the last span is, and that as a model writes it where it calls a tool."""
 
     input_ids: list[int]
     spans: list[int]
     cut: bool = False
     answer: int = 0
+    written: str | None = None
 
 
 def cut_text(

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from finetune.params import Preprocess
 from finetune.text.prompts import (
+    Chat,
     answer_ids,
     bos_ids,
     holds_special_token,
@@ -93,21 +94,13 @@ def write_examples(
         pa.array([pieces for _, _, pieces in flat], pa.int32()),
         pa.array([example.cut for _, example, _ in flat], pa.bool_()),
         pa.array([example.answer for _, example, _ in flat], pa.int32()),
-        pa.array([_written(task.base, shard, row, each) for row, each, _ in flat], pa.string()),
+        pa.array([example.written for _, example, _ in flat], pa.string()),
     ]
     schema = SCHEMA.with_metadata({"rejected": json.dumps(rejected)})
     partial = task.path.with_suffix(".partial")
     with pa.ipc.new_file(str(partial), schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
     partial.rename(task.path)
-
-
-def _written(base: Path, shard: pa.RecordBatch, row: int, example: Piece) -> str | None:
-    """The last answer with its calls of tools, which the turn's text lacks; None without any."""
-    if not any('"tool_calls"' in more for more in shard["more"][row].as_py()):
-        return None
-    start, end = example.spans[-2:]
-    return load(base).decode(example.input_ids[start:end], skip_special_tokens=True).strip()
 
 
 def read_examples(path: Path) -> tuple[pa.RecordBatch, list[tuple[int, str]]]:
@@ -171,7 +164,23 @@ def _chats(
         if isinstance(chats, str):
             yield chats
             continue
-        yield [Piece(chat.ids, chat.spans, chat.cut, chat.answer) for chat in chats]
+        calls = any("tool_calls" in turn.more for turn in turns)
+        yield [
+            Piece(
+                chat.ids,
+                chat.spans,
+                chat.cut,
+                chat.answer,
+                _written(tokenizer, chat) if calls and chat.spans else None,
+            )
+            for chat in chats
+        ]
+
+
+def _written(tokenizer: Any, chat: Chat) -> str:
+    """The last answer with its calls of tools, which the turn's text lacks."""
+    start, end = chat.spans[-2:]
+    return tokenizer.decode(chat.ids[start:end], skip_special_tokens=True).strip()
 
 
 def _causal(

@@ -37,6 +37,13 @@ class Turn(tuple):
         return Turn(role, function(text), _map(self.more, function))
 
 
+def said(turn: "Turn | tuple[str, str]") -> str:
+    """A turn's text, and its calls of tools as JSON on a line of their own."""
+    calls = getattr(turn, "more", {}).get("tool_calls")
+    parts = [turn[1], json.dumps(calls, ensure_ascii=False, sort_keys=True) if calls else ""]
+    return "\n".join(filter(None, parts))
+
+
 def said_beside(turn: "Turn | tuple[str, str]") -> str:
     """What a message says beside its text, as JSON: calls of tools and whether it is learnt; "" for
     most."""
